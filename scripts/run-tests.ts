@@ -1,0 +1,94 @@
+import { globSync, readFileSync } from "node:fs";
+import { run } from "node:test";
+import { spec } from "node:test/reporters";
+
+/** Suites in the order they run; what is quick and precise comes first. */
+const SUITES = [
+  { name: "unit", files: "test/unit/**/*.test.ts", concurrency: true, timeoutMs: 120_000 },
+  { name: "rooms", files: "test/{network,storage}/**/*.test.ts", concurrency: false, timeoutMs: 300_000 },
+  { name: "oracle", files: "test/oracle.test.ts", concurrency: false, timeoutMs: 300_000 },
+  { name: "images", files: "test/images/**/*.test.ts", concurrency: false, timeoutMs: 600_000 },
+  { name: "conformance", files: "test/conformance/**/*.test.ts", concurrency: false, timeoutMs: 600_000 },
+  { name: "e2e", files: "test/e2e/**/*.test.ts", concurrency: false, timeoutMs: 900_000 },
+  { name: "lab", files: "test/lab/**/*.test.ts", concurrency: false, timeoutMs: 1_800_000 },
+] as const;
+
+interface Outcome {
+  passed: number;
+  failed: number;
+  skipped: string[];
+}
+
+/** Reasons for which a test may be skipped: the lines of test/skips.txt, matched against the start of the reason. */
+function allowedSkips(): string[] {
+  return readFileSync("test/skips.txt", "utf8")
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"));
+}
+
+async function runSuite({ name, files, concurrency, timeoutMs }: (typeof SUITES)[number]): Promise<Outcome> {
+  const paths = globSync(files).sort();
+  const outcome: Outcome = { passed: 0, failed: 0, skipped: [] };
+  process.stdout.write(`\n== ${name}: ${paths.length} files\n`);
+  if (paths.length === 0) return outcome;
+  const stream = run({
+    files: paths,
+    concurrency,
+    timeout: timeoutMs,
+    execArgv: ["--disable-warning=ExperimentalWarning"],
+  });
+  stream.on("test:pass", ({ skip, name: test, details }) => {
+    if (details.type === "suite") return;
+    if (skip === undefined || skip === false) outcome.passed += 1;
+    else outcome.skipped.push(typeof skip === "string" ? skip : `${test} (no reason given)`);
+  });
+  stream.on("test:fail", ({ details }) => {
+    if (details.type !== "suite") outcome.failed += 1;
+  });
+  const failedFiles = Promise.withResolvers<void>();
+  stream.once("end", () => failedFiles.resolve());
+  stream.compose(new spec()).pipe(process.stdout, { end: false });
+  await failedFiles.promise;
+  return outcome;
+}
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !SUITES.some((suite) => suite.name === name));
+if (unknown.length > 0) {
+  process.stderr.write(
+    `no such suite: ${unknown.join(", ")}; there are ${SUITES.map(({ name }) => name).join(", ")}\n`,
+  );
+  process.exit(2);
+}
+const required = (process.env["REQUIRE"] ?? "").split(",");
+if (process.getuid?.() !== 0 && (required.includes("root") || wanted.length === 0)) {
+  process.stderr.write("the tests need root: use sudo make test, or make test-unit\n");
+  process.exit(1);
+}
+
+const started = performance.now();
+const total: Outcome = { passed: 0, failed: 0, skipped: [] };
+const table: string[] = [];
+for (const suite of SUITES) {
+  if (wanted.length > 0 && !wanted.includes(suite.name)) continue;
+  const begun = performance.now();
+  const { passed, failed, skipped } = await runSuite(suite);
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped.push(...skipped);
+  const seconds = Math.round((performance.now() - begun) / 1000);
+  table.push(
+    `${suite.name.padEnd(12)} ${passed} passed, ${failed} failed, ${skipped.length} skipped in ${seconds} s`,
+  );
+}
+
+const allowed = allowedSkips();
+const forbidden = total.skipped.filter((reason) => !allowed.some((start) => reason.startsWith(start)));
+process.stdout.write(`\n${table.join("\n")}\n`);
+for (const reason of new Set(total.skipped)) process.stdout.write(`skipped: ${reason}\n`);
+for (const reason of new Set(forbidden))
+  process.stdout.write(`a skip that test/skips.txt does not allow: ${reason}\n`);
+process.stdout.write(`${total.passed} passed, ${total.failed} failed, ${total.skipped.length} skipped\n`);
+process.stdout.write(`in ${Math.round((performance.now() - started) / 1000)} s\n`);
+process.exit(total.failed > 0 || forbidden.length > 0 || total.passed === 0 ? 1 : 0);

@@ -1,0 +1,48 @@
+import type { GuestConfig } from "../contract/machine.ts";
+
+export interface IdentityRequest {
+  readonly hostname: string;
+  readonly default_user: string;
+  readonly guest_config: GuestConfig;
+  readonly resolvers: readonly string[];
+}
+
+/** A guest's new identity and the seed that carries it. */
+export interface GuestIdentity {
+  /** 32 lower-case hex digits. */
+  readonly guest_machine_id: string;
+  /** One line in OpenSSH's format: `ssh-ed25519 AAAA…`. */
+  readonly ssh_host_public_key: string;
+  /** The seed file, padded to its constant size. Holds private keys and tokens. */
+  readonly seed: Uint8Array;
+  readonly seed_sha256: string;
+}
+
+/** How to reach one guest and know that it is the right one. */
+export interface GuestAddress {
+  readonly host: string;
+  readonly ssh_host_public_key: string;
+}
+
+/** The door of the guest room. */
+export interface Guests {
+  /** Loads the daemon's own key, or makes it on the first start. */
+  open(): Promise<void>;
+  /** A new identity: keys made in process, nothing is written. Throws `bad_request` when the config does not fit the seed. */
+  makeIdentity(request: IdentityRequest): Promise<GuestIdentity>;
+  /**
+   * Resolves when the guest's SSH answered with the host key it was given and let the daemon's key in.
+   * Bounded by the caller's signal only. Rejects with the signal's reason when that is an `AppError`; with any
+   * other reason, such as a time-out, with `guest_not_ready`, which says what was seen last.
+   */
+  waitReady(guest: GuestAddress, signal: AbortSignal): Promise<void>;
+  /** Runs `sync` in the guest. Returns false when it could not be run within `timeoutMs`. */
+  sync(guest: GuestAddress, timeoutMs: number): Promise<boolean>;
+  /** Asks the guest to shut down cleanly so that its VMM exits. Returns false when it could not be asked within `timeoutMs`. */
+  shutdown(guest: GuestAddress, timeoutMs: number): Promise<boolean>;
+}
+
+/** Kernel arguments that name the seed to our initrd: the seed's device in the guest and its digest. */
+export function seedBootArgs(device: string, sha256: string): string {
+  return `computer_host.seed=${device} computer_host.seed_digest=${sha256}`;
+}

@@ -1,0 +1,60 @@
+import type { MachineId } from "../contract/ids.ts";
+import type { Guests } from "../guest/types.ts";
+import type { Network } from "../network/types.ts";
+import type { StateStore } from "../state/types.ts";
+import type { Storage } from "../storage/types.ts";
+import type { Clock } from "../system/clock.ts";
+import type { Log } from "../system/log.ts";
+import { KeyedMutex } from "../system/mutex.ts";
+import type { Vmm, Vmms } from "../vmm/types.ts";
+import { Admission } from "./admission.ts";
+
+/** The rooms below, by their doors. */
+export interface Rooms {
+  readonly state: StateStore;
+  readonly network: Network;
+  readonly storage: Storage;
+  readonly guests: Guests;
+  readonly vmms: Vmms;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What the operations need of the settings. */
+export interface HostSettings {
+  readonly rootDir: string;
+  readonly tag: string;
+  readonly defaultImage: string;
+  readonly driveIoEngine: "Sync" | "Async";
+  readonly memoryOvercommit: number;
+  readonly readyTimeoutMs: number;
+  readonly stopTimeoutMs: number;
+  readonly reconcileIntervalMs: number;
+  /** What the operator should know of how the daemon was started. */
+  readonly startWarnings: readonly string[];
+}
+
+/** What all operations of one host share. */
+export interface HostContext extends Rooms {
+  readonly settings: HostSettings;
+  /** One operation at a time on a machine. Taken before a snapshot's lock, never after it. */
+  readonly machineLocks: KeyedMutex;
+  readonly snapshotLocks: KeyedMutex;
+  readonly admission: Admission;
+  /** The VMMs of running machines. */
+  readonly live: Map<MachineId, Vmm>;
+  /** Creates and restores under way, so that a delete can end them. */
+  readonly creations: Map<MachineId, AbortController>;
+}
+
+export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
+  return {
+    ...rooms,
+    settings,
+    machineLocks: new KeyedMutex(),
+    snapshotLocks: new KeyedMutex(),
+    admission: new Admission(settings.memoryOvercommit),
+    live: new Map(),
+    creations: new Map(),
+  };
+}

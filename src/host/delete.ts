@@ -1,0 +1,47 @@
+import { AppError } from "../contract/errors.ts";
+import type { MachineId } from "../contract/ids.ts";
+import type { OperationRecord } from "../model/records.ts";
+import type { HostContext } from "./context.ts";
+import type { Trace } from "./trace.ts";
+
+/** DELETE /machines/{id}: idempotent. A create of this id that is under way is ended and undone first. */
+export async function deleteMachine(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
+  context.creations
+    .get(id)
+    ?.abort(new AppError("operation_cancelled", `machine ${id} was deleted while it was being made`));
+  using _lock = await context.machineLocks.acquire(id);
+  const { state, clock } = context;
+  if (!state.state.machines.has(id)) return;
+  const operation: OperationRecord = {
+    id: `delete:${id}`,
+    kind: "delete",
+    machine_id: id,
+    started_at: clock.now(),
+  };
+  await trace.step("intent", () => state.commit({ put: "operation", record: operation }));
+  await finishDelete(context, id, trace);
+}
+
+/** The part of a delete that only goes forward: also what recovery runs. The caller holds the machine's lock. */
+export async function finishDelete(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
+  const { state, network, storage, vmms, live, admission } = context;
+  const record = state.state.machines.get(id);
+  const running = live.get(id);
+  live.delete(id);
+  await running?.detach();
+  if (record?.slot !== undefined && record.vmm !== undefined) {
+    const { vmm } = record;
+    const place = network.slot(record.slot.index);
+    await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
+    await trace.step("slot", () => network.release(place));
+  }
+  await trace.step("files", () => storage.removeMachine(id));
+  admission.release(id);
+  const stale = [...state.state.operations.values()].filter((operation) => operation.machine_id === id);
+  await trace.step("done", () =>
+    state.commit(
+      { drop: "machine", id },
+      ...stale.map((operation) => ({ drop: "operation", id: operation.id }) as const),
+    ),
+  );
+}

@@ -1,0 +1,181 @@
+import { AppError } from "../contract/errors.ts";
+import type { Health } from "../contract/health.ts";
+import type { MachineId, SnapshotId } from "../contract/ids.ts";
+import type { CreateMachine, Machine, Phase } from "../contract/machine.ts";
+import type { CreateSnapshot, RestoreSnapshot, Snapshot } from "../contract/snapshot.ts";
+import { isAlive } from "../system/process.ts";
+import { VERSION } from "../version.ts";
+import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
+import { createMachine } from "./create.ts";
+import { deleteMachine } from "./delete.ts";
+import { deleteSnapshot } from "./delete-snapshot.ts";
+import { presentMachine, presentSnapshot } from "./present.ts";
+import { recover } from "./recover.ts";
+import { restoreSnapshot } from "./restore.ts";
+import { snapshotMachine } from "./snapshot.ts";
+import { stopMachine } from "./stop.ts";
+import { Trace } from "./trace.ts";
+
+/** How long operations under way may take to end when the daemon is asked to end. */
+const CLOSE_TIMEOUT_MS = 10_000;
+
+/** The service: what the API offers, on one host. */
+export class Host {
+  readonly #context: HostContext;
+  readonly #started = performance.now();
+  readonly #working = new Set<Promise<unknown>>();
+  #closing = false;
+  #patrol: NodeJS.Timeout | undefined;
+
+  constructor(rooms: Rooms, settings: HostSettings) {
+    this.#context = makeContext(rooms, settings);
+  }
+
+  /** Takes up what a former run left. The rooms are open. */
+  async open(): Promise<void> {
+    await recover(this.#context);
+    const { reconcileIntervalMs } = this.#context.settings;
+    this.#patrol = setInterval(() => this.#checkAlive(), reconcileIntervalMs).unref();
+  }
+
+  /**
+   * Waits for operations under way to end, breaks off those that take too long, and lets go of the guests, which run on.
+   * The rooms are closed by who opened them.
+   */
+  async close(): Promise<void> {
+    this.#closing = true;
+    clearInterval(this.#patrol);
+    const reason = new AppError("shutting_down", "the daemon ended while this was under way; it was undone");
+    const limit = setTimeout(() => {
+      for (const creation of this.#context.creations.values()) creation.abort(reason);
+    }, CLOSE_TIMEOUT_MS);
+    while (this.#working.size > 0) await Promise.allSettled(this.#working);
+    clearTimeout(limit);
+    const { live } = this.#context;
+    const guests = [...live.values()];
+    live.clear();
+    await Promise.all(guests.map((vmm) => vmm.detach()));
+  }
+
+  /** A trace for one request. */
+  trace(log: HostContext["log"] = this.#context.log): Trace {
+    return new Trace(log);
+  }
+
+  async create(request: CreateMachine, trace: Trace): Promise<{ machine: Machine; created: boolean }> {
+    const { record, created } = await this.#work(() => createMachine(this.#context, request, trace));
+    return { machine: this.#present(record), created };
+  }
+
+  async restore(
+    id: SnapshotId,
+    request: RestoreSnapshot,
+    trace: Trace,
+  ): Promise<{ machine: Machine; created: boolean }> {
+    const { record, created } = await this.#work(() => restoreSnapshot(this.#context, id, request, trace));
+    return { machine: this.#present(record), created };
+  }
+
+  async stop(id: MachineId, trace: Trace): Promise<void> {
+    await this.#work(() => stopMachine(this.#context, id, trace));
+  }
+
+  async delete(id: MachineId, trace: Trace): Promise<void> {
+    await this.#work(() => deleteMachine(this.#context, id, trace));
+  }
+
+  async snapshot(id: MachineId, request: CreateSnapshot, trace: Trace): Promise<Snapshot> {
+    return presentSnapshot(await this.#work(() => snapshotMachine(this.#context, id, request, trace)));
+  }
+
+  async deleteSnapshot(id: SnapshotId, trace: Trace): Promise<void> {
+    await this.#work(() => deleteSnapshot(this.#context, id, trace));
+  }
+
+  /** All machines, oldest first. */
+  listMachines(): Machine[] {
+    return [...this.#context.state.state.machines.values()]
+      .map((record) => this.#present(record))
+      .sort(byAge);
+  }
+
+  getMachine(id: MachineId): Machine {
+    const record = this.#context.state.state.machines.get(id);
+    if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
+    return this.#present(record);
+  }
+
+  /** Snapshots of a machine, oldest first. A deleted machine's snapshots are still listed under its id. */
+  listSnapshots(id: MachineId): Snapshot[] {
+    const { machines, snapshots } = this.#context.state.state;
+    const found = [...snapshots.values()].filter(({ machine_id }) => machine_id === id).map(presentSnapshot);
+    if (found.length === 0 && !machines.has(id))
+      throw new AppError("machine_not_found", `there is no machine ${id}`);
+    return found.sort(byAge);
+  }
+
+  getSnapshot(id: SnapshotId): Snapshot {
+    const record = this.#context.state.state.snapshots.get(id);
+    if (record === undefined) throw new AppError("snapshot_not_found", `there is no snapshot ${id}`);
+    return presentSnapshot(record);
+  }
+
+  async health(): Promise<Health> {
+    const { vmms, network, storage, admission, settings, state } = this.#context;
+    const machines: Record<Phase, number> = { starting: 0, running: 0, stopped: 0, failed: 0 };
+    for (const { phase } of state.state.machines.values()) machines[phase] += 1;
+    const startWarnings = settings.startWarnings.map(
+      (text) => ({ code: "setting", severity: "warning", text }) as const,
+    );
+    const setAside = state.setAside.map(({ kind, id, reason }) => ({
+      code: "record_set_aside",
+      severity: "warning" as const,
+      text: `the record of ${kind} ${id ?? "(no id)"} in the state cannot be used: ${reason}`,
+    }));
+    const warnings = [...startWarnings, ...setAside, ...(await network.warnings())];
+    return {
+      ok: !this.#closing && !warnings.some(({ severity }) => severity === "error"),
+      version: VERSION,
+      node_version: process.versions.node,
+      uptime_seconds: Math.round(performance.now() - this.#started) / 1000,
+      root_dir: settings.rootDir,
+      tag: settings.tag,
+      vmm: vmms.description,
+      machines,
+      memory: {
+        total_mib: admission.totalMib,
+        committed_mib: admission.committedMib,
+        limit_mib: admission.limitMib,
+      },
+      disk_clone: storage.cloneMode,
+      warnings,
+    };
+  }
+
+  #present(record: Parameters<typeof presentMachine>[0]): Machine {
+    return presentMachine(record, (index) => this.#context.network.slot(index).netns);
+  }
+
+  /** Counts work under way, so that the daemon's end waits for it; a client that hangs up ends nothing. */
+  async #work<Result>(start: () => Promise<Result>): Promise<Result> {
+    if (this.#closing) throw new AppError("shutting_down", "the daemon is ending");
+    const working = start();
+    this.#working.add(working);
+    try {
+      return await working;
+    } finally {
+      this.#working.delete(working);
+    }
+  }
+
+  /** A second look at what the watch on each VMM should have noticed already. */
+  #checkAlive(): void {
+    for (const vmm of this.#context.live.values()) {
+      if (!isAlive(vmm.ref.process)) void vmm.waitGone(0);
+    }
+  }
+}
+
+function byAge(a: { created_at: string; id: string }, b: { created_at: string; id: string }): number {
+  return a.created_at === b.created_at ? (a.id < b.id ? -1 : 1) : a.created_at < b.created_at ? -1 : 1;
+}

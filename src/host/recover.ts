@@ -1,0 +1,110 @@
+import { messageOf } from "../contract/errors.ts";
+import type { MachineRecord, OperationRecord } from "../model/records.ts";
+import type { HostContext } from "./context.ts";
+import { finishDelete } from "./delete.ts";
+import { finishDeleteSnapshot } from "./delete-snapshot.ts";
+import { finishStop } from "./stop.ts";
+import { Trace } from "./trace.ts";
+import { recordDeath, watchVmm } from "./vmm-death.ts";
+
+/**
+ * What a start does with what a former run left: takes over the machines that run, finishes or undoes the operations
+ * that were under way, and removes what nobody owns. Runs before the first request, so it needs no locks.
+ * The network room is open already and has the slots of all machines in the state.
+ */
+export async function recover(context: HostContext): Promise<void> {
+  const { state, log } = context;
+  for (const machine of state.state.machines.values()) {
+    if (machine.phase === "running")
+      await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
+  }
+  for (const operation of state.state.operations.values()) {
+    await settle(context, operation.id, async () => {
+      const direction = await takeUp(context, operation);
+      log.info({ operation: operation.id, direction }, "an operation of a former run was taken up");
+    });
+  }
+  await settle(context, "leftovers", () => removeLeftovers(context));
+}
+
+/** One thing that cannot be mended must not keep the daemon from serving the rest. */
+async function settle({ log }: HostContext, what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    log.error({ what, reason: messageOf(error) }, "recovery could not settle this");
+  }
+}
+
+async function adoptOrRecordDeath(context: HostContext, machine: MachineRecord): Promise<void> {
+  const { vmms, network, admission, live, log } = context;
+  const { id, slot, vmm } = machine;
+  admission.adopt(id, machine.memory_mib);
+  const adopted =
+    slot === undefined || vmm === undefined
+      ? undefined
+      : await vmms.adopt({ ...vmm, netns_path: network.slot(slot.index).netns_path });
+  if (adopted === undefined || slot === undefined) {
+    await recordDeath(context, machine);
+    return;
+  }
+  await network.openEgress(network.slot(slot.index));
+  live.set(id, adopted);
+  watchVmm(context, id, adopted);
+  log.info({ machine_id: id, pid: adopted.ref.process.pid }, "a running machine was taken over");
+}
+
+async function takeUp(context: HostContext, operation: OperationRecord): Promise<"forward" | "back"> {
+  const { state, storage, live } = context;
+  const trace = new Trace(context.log);
+  const { machine_id, snapshot_id } = operation;
+  switch (operation.kind) {
+    case "create":
+    case "restore":
+      // The client got no answer: the machine was never there.
+      if (machine_id !== undefined) await finishDelete(context, machine_id, trace);
+      return "back";
+    case "delete":
+      if (machine_id !== undefined) await finishDelete(context, machine_id, trace);
+      return "forward";
+    case "stop": {
+      const machine = machine_id === undefined ? undefined : state.state.machines.get(machine_id);
+      if (machine?.phase === "running") await finishStop(context, machine, operation, trace, false);
+      else await state.commit({ drop: "operation", id: operation.id });
+      return "forward";
+    }
+    case "snapshot":
+      // The guest may still stand still.
+      if (machine_id !== undefined) await live.get(machine_id)?.resume();
+      if (snapshot_id !== undefined && !state.state.snapshots.has(snapshot_id))
+        await storage.removeSnapshot(snapshot_id);
+      await state.commit({ drop: "operation", id: operation.id });
+      return "back";
+    case "delete-snapshot":
+      if (snapshot_id !== undefined) await finishDeleteSnapshot(context, snapshot_id, operation, trace);
+      return "forward";
+  }
+}
+
+/** Jails and folders that no record owns: made before their intent was durable, or after it was undone. */
+async function removeLeftovers({ state, vmms, storage, log }: HostContext): Promise<void> {
+  const owned = new Set(
+    [...state.state.machines.values()].flatMap(({ vmm }) => (vmm === undefined ? [] : [vmm.jail_id])),
+  );
+  for (const jail_id of await vmms.listJails()) {
+    if (owned.has(jail_id)) continue;
+    await vmms.release({ jail_id, uid: -1, gid: -1, netns_path: "" });
+    log.warn({ jail_id }, "a jail that nobody owns was removed");
+  }
+  const { machines, snapshots } = await storage.list();
+  for (const id of machines) {
+    if (state.state.machines.has(id)) continue;
+    await storage.removeMachine(id);
+    log.warn({ machine_id: id }, "files of a machine that is not in the state were removed");
+  }
+  for (const id of snapshots) {
+    if (state.state.snapshots.has(id)) continue;
+    await storage.removeSnapshot(id);
+    log.warn({ snapshot_id: id }, "files of a snapshot that is not in the state were removed");
+  }
+}

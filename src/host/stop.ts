@@ -1,0 +1,69 @@
+import { AppError } from "../contract/errors.ts";
+import type { MachineId } from "../contract/ids.ts";
+import type { MachineRecord, OperationRecord } from "../model/records.ts";
+import type { HostContext } from "./context.ts";
+import type { Trace } from "./trace.ts";
+
+/** POST /machines/{id}/stop: a clean shutdown within the limit, then SIGKILL. Keeps disk and identity, frees slot and jail. */
+export async function stopMachine(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
+  using _lock = await context.machineLocks.acquire(id);
+  const { state, clock } = context;
+  const record = state.state.machines.get(id);
+  if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
+  if (record.phase === "stopped" || record.phase === "failed") return;
+  const operation: OperationRecord = {
+    id: `stop:${id}`,
+    kind: "stop",
+    machine_id: id,
+    started_at: clock.now(),
+  };
+  await trace.step("intent", () => state.commit({ put: "operation", record: operation }));
+  const clean = await trace.step("shutdown", () => shutDown(context, record));
+  await finishStop(context, record, operation, trace, clean);
+}
+
+/** The part of a stop that only goes forward: also what recovery runs. The caller holds the machine's lock. */
+export async function finishStop(
+  context: HostContext,
+  record: MachineRecord,
+  operation: OperationRecord,
+  trace: Trace,
+  clean: boolean,
+): Promise<void> {
+  const { state, network, storage, vmms, clock, live, admission } = context;
+  const { id, slot, vmm, error: _error, ...kept } = record;
+  // Out of `live` first: the end of this VMM is ours, not a death to be noted.
+  const running = live.get(id);
+  live.delete(id);
+  await running?.detach();
+  if (slot !== undefined && vmm !== undefined) {
+    const place = network.slot(slot.index);
+    await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
+    await trace.step("slot", () => network.release(place));
+  }
+  await storage.takeBack(id);
+  admission.release(id);
+  const after: MachineRecord = {
+    ...kept,
+    id,
+    phase: "stopped",
+    stopped_cleanly: clean,
+    stopped_at: clock.now(),
+  };
+  await trace.step("done", () =>
+    state.commit({ put: "machine", record: after }, { drop: "operation", id: operation.id }),
+  );
+}
+
+/** Asks the guest to go, and waits for it within the limit. Returns whether it went by itself. */
+async function shutDown({ guests, live, settings }: HostContext, record: MachineRecord): Promise<boolean> {
+  const vmm = live.get(record.id);
+  if (vmm === undefined || record.slot === undefined) return false;
+  const deadline = performance.now() + settings.stopTimeoutMs;
+  const left = (): number => Math.max(0, deadline - performance.now());
+  const guest = { host: record.slot.runtime_host, ssh_host_public_key: record.identity.ssh_host_public_key };
+  const asked = record.ready === "ssh" && (await guests.shutdown(guest, left() / 2));
+  // Without SSH the keyboard is what is left; a guest that does not listen to it is ended at the limit.
+  if (!asked) await vmm.sendCtrlAltDel().catch(() => {});
+  return await vmm.waitGone(left());
+}

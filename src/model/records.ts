@@ -1,0 +1,92 @@
+import type { MachineId, SnapshotId } from "../contract/ids.ts";
+import type { Phase, Ready } from "../contract/machine.ts";
+import type { ProcessIdentity } from "../system/process.ts";
+
+/** Files of the store that a machine boots from, each named by its SHA-256. */
+export interface ImageRef {
+  /** Name of the local image, where it was one. */
+  readonly name?: string;
+  readonly kernel_sha256: string;
+  /** Digest of the initrd as it is given to the VMM (ours, with the image's modules behind it). */
+  readonly initrd_sha256: string;
+  readonly rootfs_sha256: string;
+  readonly rootfs_size_bytes: number;
+  /** Where the files came from, as the client is told. */
+  readonly kernel_image_url: string;
+  readonly rootfs_url: string;
+  readonly default_user: string;
+}
+
+/** Who the guest is. Private keys live in the seed file, never in the state. */
+export interface IdentityRecord {
+  readonly hostname: string;
+  readonly guest_machine_id: string;
+  readonly ssh_host_public_key: string;
+  /** SHA-256 of the seed file, as the kernel's command line names it. */
+  readonly seed_sha256: string;
+}
+
+/** The network place that a machine holds, by its number; everything else follows from it. */
+export interface SlotRecord {
+  readonly index: number;
+  readonly runtime_host: string;
+  readonly tap_device: string;
+}
+
+export interface VmmRecord {
+  readonly jail_id: string;
+  readonly name: string;
+  readonly version: string;
+  readonly uid: number;
+  readonly gid: number;
+  /** Undefined until the jailer's process was recognised. */
+  readonly process?: ProcessIdentity;
+}
+
+export interface MachineRecord {
+  readonly id: MachineId;
+  readonly phase: Phase;
+  readonly error?: string;
+  /** SHA-256 of the request after defaults, without tokens and download URLs: the same id with the same digest is the same request. */
+  readonly request_sha256: string;
+  readonly image: ImageRef;
+  readonly snapshot_id?: SnapshotId;
+  readonly vcpus: number;
+  readonly memory_mib: number;
+  readonly storage_bytes: number;
+  readonly ready: Ready;
+  readonly disk_clone: "reflink" | "copy";
+  readonly identity: IdentityRecord;
+  readonly slot?: SlotRecord;
+  readonly vmm?: VmmRecord;
+  readonly created_at: string;
+  readonly started_at?: string;
+  readonly stopped_at?: string;
+  /** True when the guest shut itself down at the last stop: its disk is whole. */
+  readonly stopped_cleanly?: boolean;
+}
+
+export interface SnapshotRecord {
+  readonly id: SnapshotId;
+  readonly machine_id: MachineId;
+  readonly source_runtime_host?: string;
+  readonly source_tap_device?: string;
+  readonly image: ImageRef;
+  readonly vcpus: number;
+  readonly memory_mib: number;
+  readonly consistency: "synced" | "crash";
+  readonly paused_ms: number;
+  readonly disk_clone: "reflink" | "copy";
+  readonly disk: { readonly size_bytes: number; readonly sha256_hex: string };
+  readonly manifest: { readonly size_bytes: number; readonly sha256_hex: string };
+  readonly created_at: string;
+}
+
+/** An intent, written down before its first side effect, so that a restart can finish or undo it. */
+export interface OperationRecord {
+  readonly id: string;
+  readonly kind: "create" | "restore" | "stop" | "delete" | "snapshot" | "delete-snapshot";
+  readonly machine_id?: MachineId;
+  readonly snapshot_id?: SnapshotId;
+  readonly started_at: string;
+}

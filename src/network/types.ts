@@ -1,0 +1,55 @@
+import type { Warning } from "../contract/health.ts";
+
+/** The constants that every guest sees inside its namespace: a memory snapshot fits every slot. */
+export const GUEST_NETWORK = {
+  tap_device: "tap0",
+  guest_address: "172.16.0.2",
+  gateway_address: "172.16.0.1",
+  prefix_length: 30,
+  guest_mac: "06:00:ac:10:00:02",
+  gateway_mac: "06:00:ac:10:00:01",
+} as const;
+
+/** A ready network place on the host for one machine. */
+export interface Slot {
+  readonly index: number;
+  /** Name under /run/netns. */
+  readonly netns: string;
+  readonly netns_path: string;
+  /** The host's end of the veth pair. */
+  readonly host_device: string;
+  readonly host_address: string;
+  /** The address at which the host reaches the guest, translated 1:1. */
+  readonly runtime_host: string;
+  /** Name of the tap inside the namespace. */
+  readonly tap_device: string;
+  /** Owner of the tap, and the ids that the VMM of this slot runs as. */
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** The door of the network room. */
+export interface Network {
+  /**
+   * Claims pool and uid range for this root, sets the sysctls, installs the table in one transaction, takes over the
+   * slots in `inUse` (remaking what is missing of them), removes slots of ours that nobody owns, fills the pool.
+   * Refuses to start (throws a plain Error with a sentence for the operator) when the pool clashes with a foreign route or claim.
+   */
+  open(inUse: readonly number[]): Promise<void>;
+  /** A slot whose guest reaches nothing yet and that only the host reaches. Throws `host_full` when none is left. */
+  acquire(signal?: AbortSignal): Promise<Slot>;
+  /** The slot with this number, without touching the host. */
+  slot(index: number): Slot;
+  /** Opens the guest's way out. Idempotent. */
+  openEgress(slot: Slot): Promise<void>;
+  /** Closes the guest's way out and cuts its tracked connections. Idempotent. */
+  closeEgress(slot: Slot): Promise<void>;
+  /** Gives the slot back: its way out is closed before this resolves, the rest is unmade behind the answer. */
+  release(slot: Slot): Promise<void>;
+  /** The resolvers that guests are given, in order. */
+  readonly resolvers: readonly string[];
+  /** What an operator should know: no egress interface, a foreign table that drops forwarding, … */
+  warnings(): Promise<Warning[]>;
+  /** Waits for work behind answers to end and unmakes the pool of ready slots. Slots in use, and the table, stay. */
+  close(): Promise<void>;
+}

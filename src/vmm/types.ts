@@ -1,0 +1,112 @@
+import type { ProcessIdentity } from "../system/process.ts";
+
+/** Which VMM this daemon drives, and why. */
+export interface VmmDescription {
+  readonly name: string;
+  readonly version: string;
+  readonly firecracker_path: string;
+  readonly jailer_path: string;
+  readonly reason: string;
+}
+
+/** A file that is put into a jail before the jailer starts, as a hard link to the daemon's own path. */
+export interface JailFile {
+  /** Host path on the daemon's filesystem. */
+  readonly source: string;
+  /** Absolute path inside the jail, one level deep: `/kernel`. */
+  readonly path: string;
+}
+
+export interface LaunchSpec {
+  /** Short and new for each launch; letters, digits and hyphens. */
+  readonly jail_id: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly netns_path: string;
+  readonly files: readonly JailFile[];
+  /** Path inside the jail of a file that was made for the VMM's own log. */
+  readonly log_path: string;
+  readonly limits: {
+    /** Largest file the VMM may write, in bytes. */
+    readonly fsize_bytes: number;
+    readonly no_file: number;
+  };
+  readonly cgroup: {
+    /** Guest memory and the VMM's own, in bytes. */
+    readonly memory_bytes: number;
+    /** In processors: 1.5 is one and a half. */
+    readonly cpus: number;
+    readonly pids: number;
+  };
+}
+
+/** What must be kept to recognise a VMM after a restart. */
+export interface VmmRef {
+  readonly jail_id: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly netns_path: string;
+  readonly process?: ProcessIdentity;
+}
+
+/** Paths are inside the jail. */
+export interface GuestHardware {
+  readonly vcpus: number;
+  readonly memory_mib: number;
+  readonly kernel_path: string;
+  readonly initrd_path: string;
+  readonly boot_args: string;
+  readonly disk_path: string;
+  readonly seed_path: string;
+  readonly console_path: string;
+  readonly tap_device: string;
+  readonly guest_mac: string;
+  readonly io_engine: "Sync" | "Async";
+}
+
+/** A live VMM. */
+export interface Vmm {
+  readonly ref: VmmRef & { readonly process: ProcessIdentity };
+  /** Aborted when the VMM is gone, noticed by the end of an open API connection or of its process. */
+  readonly gone: AbortSignal;
+  /** Configures the guest and starts it. Throws `vmm_failed` with the VMM's own words, `vmm_timeout`. */
+  boot(hardware: GuestHardware, signal?: AbortSignal): Promise<void>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Presses Ctrl-Alt-Del: only a key press, the guest may not listen. */
+  sendCtrlAltDel(): Promise<void>;
+  /** Resolves true when the VMM is gone within `timeoutMs`, false otherwise. */
+  waitGone(timeoutMs: number): Promise<boolean>;
+  /** SIGKILL; resolves when the process is dead. Idempotent. */
+  kill(): Promise<void>;
+  /** Stops watching (a daemon that ends leaves its VMs running). */
+  detach(): Promise<void>;
+}
+
+/** The door of the vmm room. */
+export interface Vmms {
+  /** Chooses the pair, checks it and the length of socket paths. Throws a plain Error with a sentence for the operator. */
+  open(): Promise<void>;
+  readonly description: VmmDescription;
+  /** A new jail id that was never used here. */
+  newJailId(): string;
+  /**
+   * Makes the jail, runs the jailer, recognises the process (root folder, uid, namespace), and waits until its API answers.
+   * On failure everything is unmade. Throws `vmm_failed`, `vmm_timeout`, `host_full`, `disk_full`, or the signal's reason.
+   */
+  launch(spec: LaunchSpec, signal?: AbortSignal): Promise<Vmm>;
+  /**
+   * Takes over a VMM of a former run. Undefined when its process was never recorded, is no longer exactly that one, or
+   * when nobody is at its API any more: then `release` is what is left to do.
+   */
+  adopt(ref: VmmRef): Promise<Vmm | undefined>;
+  /**
+   * Kills whatever runs in the jail and removes the jail and its cgroups. Idempotent; missing is fine.
+   * Throws `vmm_timeout` when something does not die; the jail stays then, for another try.
+   */
+  release(ref: VmmRef): Promise<void>;
+  /** Ids of all jails under this root: for recovery. */
+  listJails(): Promise<string[]>;
+  /** Remembers that Linux booted under this pair on this host, so that it may be chosen unasked. Idempotent and cheap. */
+  noteLinuxBooted(): Promise<void>;
+}
