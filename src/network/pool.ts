@@ -1,0 +1,205 @@
+import { AppError } from "../contract/errors.ts";
+import type { Log } from "../system/log.ts";
+import type { SlotPlan } from "./plan.ts";
+import type { Slot } from "./types.ts";
+
+/** Making a slot waits mostly on one lock of the kernel: more at a time only makes each slower. */
+const MOST_MAKINGS = 4;
+
+export interface PoolOptions {
+  readonly plan: SlotPlan;
+  /** How many ready slots wait for a machine. */
+  readonly size: number;
+  /** Makes a slot wholly, or throws and leaves nothing. */
+  readonly make: (slot: Slot) => Promise<void>;
+  readonly unmake: (slot: Slot) => Promise<void>;
+  readonly log: Log;
+}
+
+interface Waiter {
+  readonly take: (slot: Slot) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+/**
+ * Hands slots out, each to one holder only. This class is the one lock: between two awaits nothing else runs, and a
+ * number moves between "free", "in the making", "ready", "in use" and "being unmade" in one step each.
+ */
+export class SlotPool {
+  readonly #options: PoolOptions;
+  readonly #ready: Slot[] = [];
+  readonly #waiting: Waiter[] = [];
+  readonly #inUse: Set<number>;
+  readonly #takenAtStart: ReadonlySet<number>;
+  readonly #firstNumber: number;
+  /** How many numbers, counted from the first and around the end, were never handed out. */
+  #neverUsed: number;
+  /** Released numbers, the oldest first: tracked connections of a machine outlive it for a while. */
+  readonly #released: number[] = [];
+  readonly #stuck = new Set<number>();
+  readonly #background = new Set<Promise<void>>();
+  #making = 0;
+  #unmaking = 0;
+  #refilling = true;
+  #closed = false;
+
+  /** Begins with these numbers in use and fills itself behind the caller. */
+  constructor(options: PoolOptions, inUse: readonly number[]) {
+    this.#options = options;
+    this.#inUse = new Set(inUse);
+    this.#takenAtStart = new Set(inUse);
+    // After a restart the order of release is forgotten: numbers above those in use were most likely given back earliest.
+    this.#firstNumber = inUse.length === 0 ? 0 : (Math.max(...inUse) + 1) % options.plan.capacity;
+    this.#neverUsed = options.plan.capacity;
+    this.#pump();
+  }
+
+  get inUse(): ReadonlySet<number> {
+    return this.#inUse;
+  }
+
+  /** Numbers whose slots could not be unmade: they are not used again before the next start. */
+  get stuck(): ReadonlySet<number> {
+    return this.#stuck;
+  }
+
+  /** A ready slot, or one made now. Throws AppError `host_full`, the making's error, or the signal's reason. */
+  async acquire(signal?: AbortSignal): Promise<Slot> {
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    this.#refilling = true;
+    const slot = this.#waiting.length === 0 ? this.#ready.shift() : undefined;
+    if (slot !== undefined) {
+      this.#inUse.add(slot.index);
+      // The answer goes first: starting a process holds this thread for a millisecond.
+      setImmediate(() => this.#pump());
+      return slot;
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Slot>();
+    const waiter: Waiter = {
+      take: (made) => {
+        this.#inUse.add(made.index);
+        resolve(made);
+      },
+      fail: reject,
+    };
+    const abort = (): void => {
+      const place = this.#waiting.indexOf(waiter);
+      if (place >= 0) this.#waiting.splice(place, 1);
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    this.#waiting.push(waiter);
+    this.#pump();
+    try {
+      return await promise;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Takes a slot back and unmakes it behind the caller. One that is not in use is left alone. */
+  release(slot: Slot): void {
+    if (!this.#inUse.delete(slot.index)) return;
+    this.#refilling = true;
+    this.#discard(slot);
+  }
+
+  #discard(slot: Slot): void {
+    this.#unmaking += 1;
+    this.#inBackground(async () => {
+      try {
+        await this.#options.unmake(slot);
+        this.#released.push(slot.index);
+      } catch (error) {
+        this.#stuck.add(slot.index);
+        this.#options.log.error(
+          { slot: slot.netns, error },
+          "a released slot could not be removed from the host",
+        );
+      } finally {
+        this.#unmaking -= 1;
+      }
+    });
+  }
+
+  /** Refuses new holders, waits for what runs behind answers and unmakes the ready slots. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const waiter of this.#waiting.splice(0)) waiter.fail(closedError());
+    while (this.#background.size > 0) await Promise.all(this.#background);
+    for (const slot of this.#ready.splice(0)) await this.#options.unmake(slot);
+  }
+
+  /** Starts as many makings as waiters and the pool want; turns waiters away that no slot can come for. */
+  #pump(): void {
+    while (this.#making < MOST_MAKINGS && this.#wanted() > this.#making) {
+      const index = this.#takeNumber();
+      if (index === undefined) {
+        const coming = this.#making + this.#unmaking;
+        for (const waiter of this.#waiting.splice(coming)) waiter.fail(this.#fullError());
+        return;
+      }
+      this.#startMaking(this.#options.plan.slot(index));
+    }
+  }
+
+  #wanted(): number {
+    const { size } = this.#options;
+    const forPool = this.#refilling && !this.#closed ? Math.max(0, size - this.#ready.length) : 0;
+    return this.#waiting.length + forPool;
+  }
+
+  #startMaking(slot: Slot): void {
+    this.#making += 1;
+    this.#inBackground(async () => {
+      try {
+        await this.#options.make(slot);
+        const waiter = this.#waiting.shift();
+        if (waiter !== undefined) waiter.take(slot);
+        else if (this.#ready.length < this.#options.size || this.#closed) this.#ready.push(slot);
+        // It was made for somebody who has given up, and the pool is full without it.
+        else this.#discard(slot);
+      } catch (error) {
+        this.#released.push(slot.index);
+        const waiter = this.#waiting.shift();
+        waiter?.fail(error);
+        // With nobody waiting a failure would only repeat itself: the next acquire or release tries again.
+        if (waiter === undefined) this.#refilling = false;
+        this.#options.log.warn({ slot: slot.netns, error }, "a slot could not be made");
+      } finally {
+        this.#making -= 1;
+      }
+    });
+  }
+
+  #inBackground(work: () => Promise<void>): void {
+    const running = work().finally(() => {
+      this.#background.delete(running);
+      this.#pump();
+    });
+    this.#background.add(running);
+  }
+
+  /** A free number: one never used before one used, the one released longest ago before the others. */
+  #takeNumber(): number | undefined {
+    const { capacity } = this.#options.plan;
+    while (this.#neverUsed > 0) {
+      const index = (this.#firstNumber + capacity - this.#neverUsed) % capacity;
+      this.#neverUsed -= 1;
+      if (!this.#takenAtStart.has(index)) return index;
+    }
+    return this.#released.shift();
+  }
+
+  #fullError(): AppError {
+    return new AppError(
+      "host_full",
+      `All ${this.#options.plan.capacity} network slots are in use. Delete machines, or give FIRECRACKER_HOST_NETWORK_CIDR a larger network.`,
+    );
+  }
+}
+
+function closedError(): AppError {
+  return new AppError("shutting_down", "The daemon is ending and gives out no more network slots.");
+}
