@@ -1,0 +1,82 @@
+import { mkdir, rm } from "node:fs/promises";
+import { AppError, errnoOf } from "../contract/errors.ts";
+import type { MachineId } from "../contract/ids.ts";
+import { removeTree, syncDirectory } from "../system/files.ts";
+import { storageError } from "./errors.ts";
+import type { Layout } from "./layout.ts";
+import { createFile, setOwner, syncFile } from "./owned-file.ts";
+
+/**
+ * The folder of each machine. Root works on these paths only, never on their hard links in a jail,
+ * and opens files that a VMM may write without following links.
+ */
+export class MachineFolders {
+  readonly #layout: Layout;
+
+  constructor(layout: Layout) {
+    this.#layout = layout;
+  }
+
+  async make(id: MachineId): Promise<void> {
+    try {
+      await mkdir(this.#layout.machine(id).folder, { mode: 0o700 });
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw storageError(error, "Making the machine's folder");
+      throw new AppError("internal", `The folder of the machine ${id} is there already.`, { cause: error });
+    }
+  }
+
+  async writeSeed(id: MachineId, seed: Uint8Array): Promise<void> {
+    const { seed: path } = this.#layout.machine(id);
+    try {
+      // A new file: a jail that still holds the old one keeps it as it was.
+      await rm(path, { force: true });
+      await using handle = await createFile(path, 0o444);
+      await handle.writeFile(seed);
+    } catch (error) {
+      throw storageError(error, "Writing the seed");
+    }
+  }
+
+  /**
+   * Four syncs, of which the first does nearly all the work: the disk is a clone whose blocks (or whose sharing of them)
+   * exist in memory only until then. Logs are not synced: they are of use while the host lives.
+   */
+  async sync(id: MachineId): Promise<void> {
+    const { folder, disk, seed } = this.#layout.machine(id);
+    try {
+      await syncFile(disk);
+      await syncFile(seed);
+      await syncDirectory(folder);
+      await syncDirectory(this.#layout.machines);
+    } catch (error) {
+      throw storageError(error, "Making the machine's files durable");
+    }
+  }
+
+  async handOver(id: MachineId, uid: number, gid: number): Promise<void> {
+    const { disk, console: consoleLog, vmmLog } = this.#layout.machine(id);
+    try {
+      for (const path of [consoleLog, vmmLog]) {
+        await rm(path, { force: true });
+        await using handle = await createFile(path, 0o600);
+        await handle.chown(uid, gid);
+      }
+      await setOwner(disk, uid, gid, 0o600);
+    } catch (error) {
+      throw storageError(error, "Handing the disk over");
+    }
+  }
+
+  async takeBack(id: MachineId): Promise<void> {
+    try {
+      await setOwner(this.#layout.machine(id).disk, 0, 0, 0o600);
+    } catch (error) {
+      throw storageError(error, "Taking the disk back");
+    }
+  }
+
+  async remove(id: MachineId): Promise<void> {
+    await removeTree(this.#layout.machine(id).folder, this.#layout.trash);
+  }
+}

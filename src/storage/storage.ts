@@ -1,0 +1,227 @@
+import { readdir, statfs } from "node:fs/promises";
+import { AppError } from "../contract/errors.ts";
+import { type MachineId, type SnapshotId, isId, machineId, snapshotId } from "../contract/ids.ts";
+import type { Artifact } from "../contract/machine.ts";
+import type { ImageRef } from "../model/records.ts";
+import type { Log } from "../system/log.ts";
+import { type ArtifactSettings, Artifacts } from "./artifacts.ts";
+import { Cloner, type CloneSetting } from "./clone.ts";
+import { DigestStore } from "./digest-store.ts";
+import { storageError } from "./errors.ts";
+import { prepareFilesystem } from "./filesystem.ts";
+import { Initrds } from "./initrd.ts";
+import { Layout } from "./layout.ts";
+import { LocalImages } from "./local-image.ts";
+import { MachineFolders } from "./machine-folders.ts";
+import { SnapshotFolders } from "./snapshot-folders.ts";
+import { tailOf } from "./tail.ts";
+import type { CloneMode, FinishedSnapshot, MadeDisk, Storage } from "./types.ts";
+
+export interface StorageOptions {
+  /** The daemon's root. */
+  readonly rootDir: string;
+  /** Where images are built or put. */
+  readonly imageDir: string;
+  /** Folders from which file URLs are taken. */
+  readonly fileUrlDirs: readonly string[];
+  readonly cloneMode: CloneSetting;
+  readonly log: Log;
+  /** Limits of fetching; the largest file is 64 GiB and the longest time an hour by default. */
+  readonly artifacts?: Partial<Omit<ArtifactSettings, "fileUrlDirs">>;
+}
+
+const FETCH_LIMITS = { maxBytes: 64 * 1024 ** 3, timeoutMs: 60 * 60_000 };
+/** Images that come without a manifest are logged in to as root. */
+const DEFAULT_USER = "root";
+
+/** The storage room. Nothing is touched before `open`. */
+export function createStorage(options: StorageOptions): Storage {
+  return new StorageRoom(options);
+}
+
+/** What depends on how files are cloned here, which `open` finds out. */
+interface Opened {
+  readonly cloner: Cloner;
+  readonly store: DigestStore;
+  readonly initrds: Initrds;
+  readonly images: LocalImages;
+  readonly artifacts: Artifacts;
+  readonly snapshots: SnapshotFolders;
+}
+
+class StorageRoom implements Storage {
+  readonly #options: StorageOptions;
+  readonly #layout: Layout;
+  readonly #machines: MachineFolders;
+  #parts: Opened | undefined;
+
+  constructor(options: StorageOptions) {
+    this.#options = options;
+    this.#layout = new Layout(options.rootDir);
+    this.#machines = new MachineFolders(this.#layout);
+  }
+
+  async open(): Promise<void> {
+    const { rootDir, imageDir, fileUrlDirs, cloneMode: setting, log, artifacts } = this.#options;
+    const found = await prepareFilesystem(this.#layout);
+    if (setting === "reflink" && found === "copy") {
+      throw new Error(
+        `The filesystem of ${rootDir} cannot clone files by reference (XFS and Btrfs can), and ` +
+          "FIRECRACKER_HOST_DISK_CLONE_MODE=reflink forbids to copy; set it to auto, or use another filesystem.",
+      );
+    }
+    if (setting === "auto" && found === "copy") {
+      log.warn(
+        { root: rootDir },
+        "the filesystem cannot clone files by reference: disks are copied, which takes longer and more room",
+      );
+    }
+    const cloner = new Cloner(setting === "copy" ? "copy" : found, setting);
+    const store = new DigestStore(this.#layout, cloner);
+    const initrds = new Initrds(store, imageDir);
+    this.#parts = {
+      cloner,
+      store,
+      initrds,
+      images: new LocalImages(imageDir, store, initrds),
+      artifacts: new Artifacts(store, { ...FETCH_LIMITS, ...artifacts, fileUrlDirs }),
+      snapshots: new SnapshotFolders(this.#layout, cloner),
+    };
+  }
+
+  get #opened(): Opened {
+    if (this.#parts === undefined)
+      throw new AppError("internal", "The storage was used before it was opened.");
+    return this.#parts;
+  }
+
+  get cloneMode(): CloneMode {
+    return this.#opened.cloner.mode;
+  }
+
+  async localImage(name: string, signal?: AbortSignal): Promise<ImageRef> {
+    try {
+      return await this.#opened.images.get(name, signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw storageError(error, `Importing the image ${name}`);
+    }
+  }
+
+  async fetchImage(artifact: Artifact, signal?: AbortSignal): Promise<ImageRef> {
+    const { artifacts, initrds } = this.#opened;
+    const { kernel_image_url, rootfs_url, kernel_sha256, rootfs_sha256 } = artifact;
+    // When one of the two fails, the other is not waited for.
+    const failed = new AbortController();
+    const either = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+    try {
+      const [kernel, rootfs, initrd_sha256] = await Promise.all([
+        artifacts.get({ kind: "kernel", url: kernel_image_url, sha256: kernel_sha256 }, either),
+        artifacts.get({ kind: "rootfs", url: rootfs_url, sha256: rootfs_sha256 }, either),
+        initrds.make(this.#options.imageDir, undefined),
+      ]);
+      return {
+        kernel_sha256: kernel.sha256,
+        initrd_sha256,
+        rootfs_sha256: rootfs.sha256,
+        rootfs_size_bytes: rootfs.size_bytes,
+        kernel_image_url,
+        rootfs_url,
+        default_user: DEFAULT_USER,
+      };
+    } catch (error) {
+      failed.abort(error);
+      signal?.throwIfAborted();
+      throw storageError(error, "Fetching the artifact");
+    }
+  }
+
+  async imageFiles(image: ImageRef): Promise<{ kernel: string; initrd: string; rootfs: string }> {
+    const { store } = this.#opened;
+    const path = async (what: string, sha256: string): Promise<string> => {
+      if ((await store.sizeOf(sha256)) !== undefined) return store.path(sha256);
+      throw new AppError("image_invalid", `The store no longer has the ${what} ${sha256} of this image.`);
+    };
+    const [kernel, initrd, rootfs] = await Promise.all([
+      path("kernel", image.kernel_sha256),
+      path("initrd", image.initrd_sha256),
+      path("root disk", image.rootfs_sha256),
+    ]);
+    return { kernel, initrd, rootfs };
+  }
+
+  makeMachine(id: MachineId): Promise<void> {
+    return this.#machines.make(id);
+  }
+
+  async cloneImageDisk(image: ImageRef, id: MachineId, sizeBytes: number | undefined): Promise<MadeDisk> {
+    const { rootfs } = await this.imageFiles(image);
+    return this.#opened.cloner.cloneDisk(rootfs, this.#layout.machine(id).disk, sizeBytes);
+  }
+
+  async cloneSnapshotDisk(
+    snapshot: SnapshotId,
+    id: MachineId,
+    sizeBytes: number | undefined,
+  ): Promise<MadeDisk> {
+    const disk = await this.#opened.snapshots.disk(snapshot);
+    return this.#opened.cloner.cloneDisk(disk, this.#layout.machine(id).disk, sizeBytes);
+  }
+
+  syncMachine(id: MachineId): Promise<void> {
+    return this.#machines.sync(id);
+  }
+
+  writeSeed(id: MachineId, seed: Uint8Array): Promise<void> {
+    return this.#machines.writeSeed(id, seed);
+  }
+
+  handOver(id: MachineId, uid: number, gid: number): Promise<void> {
+    return this.#machines.handOver(id, uid, gid);
+  }
+
+  takeBack(id: MachineId): Promise<void> {
+    return this.#machines.takeBack(id);
+  }
+
+  machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string } {
+    const { disk, seed, console: consoleLog, vmmLog } = this.#layout.machine(id);
+    return { disk, seed, console: consoleLog, vmmLog };
+  }
+
+  tail(path: string, maxBytes: number): Promise<string> {
+    return tailOf(path, maxBytes);
+  }
+
+  removeMachine(id: MachineId): Promise<void> {
+    return this.#machines.remove(id);
+  }
+
+  stageSnapshot(machine: MachineId, id: SnapshotId): Promise<MadeDisk> {
+    return this.#opened.snapshots.stage(machine, id);
+  }
+
+  finishSnapshot(id: SnapshotId, manifest: object): Promise<FinishedSnapshot> {
+    return this.#opened.snapshots.finish(id, manifest);
+  }
+
+  removeSnapshot(id: SnapshotId): Promise<void> {
+    return this.#opened.snapshots.remove(id);
+  }
+
+  async list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }> {
+    const [machines, snapshots] = await Promise.all([
+      readdir(this.#layout.machines),
+      readdir(this.#layout.snapshots),
+    ]);
+    return {
+      machines: machines.filter(isId).map(machineId),
+      snapshots: snapshots.filter(isId).map(snapshotId),
+    };
+  }
+
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#layout.root);
+    return bavail * bsize;
+  }
+}
