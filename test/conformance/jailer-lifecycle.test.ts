@@ -1,0 +1,301 @@
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+} from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { expectDone, expectFault } from "./support/api.ts";
+import { members, removeGroup, v1Mount, v2Mount } from "./support/cgroups.ts";
+import { Jail } from "./support/jail.ts";
+import { NetworkNamespace } from "./support/netns.ts";
+import { family, isAlive, kill, processesOfUid, statusField } from "./support/processes.ts";
+import { Console } from "./support/tiny-guest.ts";
+import { waitFor } from "./support/wait.ts";
+
+const byNumber = (a: number, b: number) => a - b;
+
+test("every process of a jail runs under its uid and gid, with no group and no capability", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  await jail.boot("count");
+  const all = family(jail.pid);
+  for (const pid of all) {
+    assert.equal(statusField(pid, "Uid"), Array(4).fill(jail.uid).join("\t"));
+    assert.equal(statusField(pid, "Gid"), Array(4).fill(jail.gid).join("\t"));
+    assert.equal(statusField(pid, "Groups"), "");
+    for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) {
+      assert.equal(statusField(pid, set), "0000000000000000", set);
+    }
+  }
+  assert.deepEqual(processesOfUid(jail.uid).toSorted(byNumber), all.toSorted(byNumber));
+});
+
+test("nothing of the caller's environment reaches the VMM", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  for (const pid of family(jail.pid)) {
+    assert.ok(!readFileSync(`/proc/${pid}/environ`, "utf8").includes("CONFORMANCE_SECRET"));
+  }
+});
+
+test("SIGKILL on the pid of the pid file ends a running guest and everything of it", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  const console = await jail.boot("count");
+  await console.waitForTick(2);
+  await jail.killVmm();
+  assert.deepEqual(processesOfUid(jail.uid), []);
+});
+
+test("SIGKILL ends everything without a process namespace too", async () => {
+  await using jail = new Jail();
+  const exit = await jail.run({ args: ["--daemonize"] });
+  assert.equal(exit.code, 0);
+  await jail.waitForApi();
+  await jail.boot("count");
+  await jail.killVmm();
+  assert.deepEqual(processesOfUid(jail.uid), []);
+});
+
+test("in its own process namespace the VMM is 1, and deaf to SIGTERM and SIGINT", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  const console = await jail.boot("count");
+  const numbers = statusField(jail.pid, "NSpid").split("\t");
+  assert.equal(numbers[0], String(jail.pid));
+  assert.equal(numbers.at(-1), "1");
+  assert.notEqual(readlinkSync(`/proc/${jail.pid}/ns/pid`), readlinkSync("/proc/self/ns/pid"));
+  kill(jail.pid, "SIGTERM");
+  kill(jail.pid, "SIGINT");
+  await console.waitForTick(console.lastTick() + 5);
+  assert.ok(isAlive(jail.pid));
+});
+
+test("a daemon holds on to nothing of its caller", async () => {
+  await using jail = new Jail();
+  // start() already proves that the pipes are closed: it waits for their end.
+  await jail.start();
+  for (const descriptor of [0, 1, 2]) {
+    assert.match(readlinkSync(`/proc/${jail.pid}/fd/${descriptor}`), /^\/dev\/null/);
+  }
+  const session = (pid: number | "self") =>
+    readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[3];
+  assert.notEqual(session(jail.pid), session("self"));
+});
+
+test("without --daemonize the jailer becomes the VMM and ends as it ends", async () => {
+  await using jail = new Jail();
+  const exit = jail.spawn();
+  await jail.waitForApi();
+  await jail.boot("reset");
+  assert.deepEqual(await exit, { code: 0, signal: null });
+  await waitFor("the end of all", () => processesOfUid(jail.uid).length === 0, 5_000);
+});
+
+test("without --daemonize a bad argument of the VMM is the jailer's exit code", async () => {
+  await using jail = new Jail();
+  assert.deepEqual(await jail.run({ vmmArgs: ["--turbo"] }), { code: 153, signal: null });
+});
+
+test("a guest's reset ends a jail by itself, and its socket and pid file stay", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  const { pid } = jail;
+  await jail.boot("reset");
+  await waitFor("the end of the VMM", () => !isAlive(pid), 5_000);
+  assert.deepEqual(processesOfUid(jail.uid), []);
+  assert.ok(existsSync(jail.socket) && existsSync(jail.pidFile));
+});
+
+test("--netns puts the VMM into the namespace, where it opens its uid's tap", async () => {
+  using netns = new NetworkNamespace();
+  await using jail = new Jail();
+  netns.addTap("tap0", jail.uid);
+  await jail.start({ args: ["--netns", netns.path] });
+  for (const pid of family(jail.pid)) {
+    const { ino } = statSync(`/proc/${pid}/ns/net`);
+    assert.equal(ino, statSync(netns.path).ino);
+  }
+  const eth0 = { iface_id: "eth0", host_dev_name: "tap0", guest_mac: "06:00:ac:10:00:02" };
+  expectDone(await jail.call("PUT", "/network-interfaces/eth0", eth0));
+  await jail.boot("idle");
+  assert.match(netns.ip("link", "show", "dev", "tap0"), /LOWER_UP/);
+});
+
+test("a tap of another uid is not opened", async () => {
+  using netns = new NetworkNamespace();
+  await using jail = new Jail();
+  netns.addTap("tap0", jail.uid + 1);
+  await jail.start({ args: ["--netns", netns.path] });
+  const eth0 = { iface_id: "eth0", host_dev_name: "tap0" };
+  const put = await jail.call("PUT", "/network-interfaces/eth0", eth0);
+  // The tap is opened with the request or at the latest with the start.
+  if (put.status === 204) await assert.rejects(jail.boot("idle"));
+  else expectFault(put);
+});
+
+test("files that the uid may not read are refused, root's world-readable ones are taken", async () => {
+  await using jail = new Jail();
+  const path_on_host = jail.stage("/etc/hostname", "disk");
+  chownSync(jail.inside("/disk"), 0, 0);
+  await jail.start();
+  const drive = { drive_id: "seed", path_on_host, is_root_device: false, is_read_only: true };
+  expectFault(await jail.call("PUT", "/drives/seed", drive));
+  chmodSync(jail.inside("/disk"), 0o444);
+  expectDone(await jail.call("PUT", "/drives/seed", drive));
+});
+
+describe("limits", () => {
+  const limit = (pid: number, name: string) =>
+    new RegExp(`^${name} +(\\S+) +(\\S+)`, "m").exec(readFileSync(`/proc/${pid}/limits`, "utf8"))?.slice(1);
+  test("2,048 open files when nothing is said", async () => {
+    await using jail = new Jail();
+    await jail.start();
+    for (const pid of family(jail.pid)) assert.deepEqual(limit(pid, "Max open files"), ["2048", "2048"]);
+  });
+  test("what --resource-limit says", async () => {
+    await using jail = new Jail();
+    const args = ["--resource-limit", "no-file=512", "--resource-limit", "fsize=1073741824"];
+    await jail.start({ args });
+    await jail.boot("idle");
+    for (const pid of family(jail.pid)) {
+      assert.deepEqual(limit(pid, "Max open files"), ["512", "512"]);
+      assert.deepEqual(limit(pid, "Max file size"), ["1073741824", "1073741824"]);
+    }
+  });
+});
+
+describe("control groups", () => {
+  const pids = v1Mount("pids");
+  const unified = v2Mount();
+  test("v1: a group under the parent, with the values and every process in it", {
+    skip: pids === undefined && "no v1 pids controller is mounted here",
+  }, async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await using jail = new Jail();
+    const parent = `fcconf-${jail.id}`;
+    const group = join(pids ?? "", parent, jail.id);
+    // Declared before the jail, so that it runs after the VMM has ended.
+    cleanup.defer(() => removeGroup(group));
+    await jail.start({
+      args: ["--cgroup-version", "1", "--parent-cgroup", parent, "--cgroup", "pids.max=77"],
+    });
+    await jail.boot("idle");
+    assert.equal(readFileSync(join(group, "pids.max"), "utf8"), "77\n");
+    const inside = members(group);
+    for (const pid of family(jail.pid)) assert.ok(inside.includes(pid), `${pid} in ${inside.join(" ")}`);
+  });
+
+  test("v1 groups of several controllers are made where each is mounted", {
+    skip: (pids === undefined || v1Mount("memory") === undefined) && "no v1 controllers are mounted here",
+  }, async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await using jail = new Jail();
+    const parent = `fcconf-${jail.id}`;
+    const groups = ["pids", "memory", "cpu"].map((name) => join(v1Mount(name) ?? "", parent, jail.id));
+    for (const group of groups) cleanup.defer(() => removeGroup(group));
+    const values = ["pids.max=99", "memory.limit_in_bytes=536870912", "cpu.shares=512"];
+    await jail.start({
+      args: ["--parent-cgroup", parent, ...values.flatMap((value) => ["--cgroup", value])],
+    });
+    const [pidsGroup = "", memoryGroup = "", cpuGroup = ""] = groups;
+    assert.equal(readFileSync(join(pidsGroup, "pids.max"), "utf8"), "99\n");
+    assert.equal(readFileSync(join(memoryGroup, "memory.limit_in_bytes"), "utf8"), "536870912\n");
+    assert.equal(readFileSync(join(cpuGroup, "cpu.shares"), "utf8"), "512\n");
+    for (const group of groups) assert.ok(members(group).includes(jail.pid), group);
+  });
+
+  test("v2: a leaf under the parent, with the values and every process in it", {
+    skip:
+      !unified?.controllers.includes("pids") && "no v2 hierarchy with the pids controller is mounted here",
+  }, async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await using jail = new Jail();
+    const parent = `fcconf-${jail.id}`;
+    const group = join(unified?.point ?? "", parent, jail.id);
+    cleanup.defer(() => removeGroup(group));
+    await jail.start({
+      args: ["--cgroup-version", "2", "--parent-cgroup", parent, "--cgroup", "pids.max=77"],
+    });
+    await jail.boot("idle");
+    assert.equal(readFileSync(join(group, "pids.max"), "utf8"), "77\n");
+    const inside = members(group);
+    for (const pid of family(jail.pid)) assert.ok(inside.includes(pid), `${pid} in ${inside.join(" ")}`);
+  });
+
+  test("v2: without values the VMM moves into a parent that is there", {
+    skip: unified === undefined && "no v2 hierarchy is mounted here",
+  }, async () => {
+    await using cleanup = new AsyncDisposableStack();
+    await using jail = new Jail();
+    const parent = join(unified?.point ?? "", `fcconf-${jail.id}`);
+    mkdirSync(parent);
+    cleanup.defer(() => removeGroup(join(parent, "none")));
+    await jail.start({ args: ["--cgroup-version", "2", "--parent-cgroup", `fcconf-${jail.id}`] });
+    await jail.boot("idle");
+    const inside = members(parent);
+    for (const pid of family(jail.pid)) assert.ok(inside.includes(pid), `${pid} in ${inside.join(" ")}`);
+  });
+
+  test("v2: a controller that is not there is refused", {
+    skip: unified === undefined && "no v2 hierarchy is mounted here",
+  }, async () => {
+    await using jail = new Jail();
+    assert.equal((await jail.run({ args: ["--cgroup-version", "2", "--cgroup", "warp.max=1"] })).code, 1);
+  });
+});
+
+test("a snapshot of one jail is loaded in another, from root's read-only links", async () => {
+  await using source = new Jail();
+  await source.start();
+  const before = await source.boot("count");
+  await before.waitForTick(3);
+  expectDone(await source.call("PATCH", "/vm", { state: "Paused" }));
+  expectDone(
+    await source.call("PUT", "/snapshot/create", { snapshot_path: "/state", mem_file_path: "/memory" }),
+  );
+  const tick = before.lastTick();
+  await using copy = new Jail();
+  mkdirSync(copy.root, { recursive: true });
+  for (const name of ["/state", "/memory"]) {
+    assert.equal(statSync(source.inside(name)).uid, source.uid);
+    chownSync(source.inside(name), 0, 0);
+    chmodSync(source.inside(name), 0o444);
+    linkSync(source.inside(name), copy.inside(name));
+  }
+  await copy.start();
+  expectDone(await copy.call("PUT", "/serial", { serial_out_path: "/console" }));
+  const mem_backend = { backend_type: "File", backend_path: "/memory" };
+  const load = { snapshot_path: "/state", mem_backend, resume_vm: true };
+  expectDone(await copy.call("PUT", "/snapshot/load", load));
+  const after = new Console(copy.inside("/console"));
+  await after.waitForTick(tick + 3);
+  expectDone(await source.call("PATCH", "/vm", { state: "Resumed" }));
+  await before.waitForTick(tick + 3);
+});
+
+test("a failed load ends a jail", async () => {
+  await using jail = new Jail();
+  await jail.start();
+  const { pid } = jail;
+  const mem_backend = { backend_type: "File", backend_path: "/memory" };
+  expectFault(await jail.call("PUT", "/snapshot/load", { snapshot_path: "/state", mem_backend }));
+  await waitFor("the end of the VMM", () => !isAlive(pid), 5_000);
+});
+
+test("ten jails start at once and each answers as itself", async () => {
+  await using cleanup = new AsyncDisposableStack();
+  const jails = Array.from({ length: 10 }, () => cleanup.use(new Jail()));
+  await Promise.all(jails.map((jail) => jail.start()));
+  for (const jail of jails) {
+    const body = JSON.parse((await jail.call("GET", "/")).text) as Record<string, unknown>;
+    assert.equal(body["id"], jail.id);
+  }
+});
