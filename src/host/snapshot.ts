@@ -57,7 +57,7 @@ export async function snapshotMachine(
 
     const synced = await trace.step("sync", () => syncGuest(context, machine));
     const { disk, pausedMs } = await trace.step("clone", () =>
-      cloneStandingStill(context, machine, snapshot),
+      clonePaused(context, machine, snapshot),
     );
 
     const created_at = clock.now();
@@ -109,7 +109,7 @@ async function syncGuest({ guests }: HostContext, machine: MachineRecord): Promi
 }
 
 /** Clones the disk while the guest stands still, and lets it go on whatever happens. */
-async function cloneStandingStill(
+async function clonePaused(
   { storage, live, log }: HostContext,
   machine: MachineRecord,
   snapshot: SnapshotId,

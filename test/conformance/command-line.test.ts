@@ -98,13 +98,17 @@ test("the socket outlives the VMM and is in the way of the next", async () => {
 
 test("--config-file boots the guest and the API tells what it boots", async () => {
   using dir = new WorkDir();
-  await using vmm = await Vmm.start({
-    args: ["--config-file", configFile(dir, "idle"), "--id", "from-file"],
-  });
+  // The log would go to stdout too and fall between the guest's characters.
+  const log = ["--log-path", dir.file("log")];
+  const args = ["--config-file", configFile(dir, "idle"), "--id", "from-file", ...log];
+  await using vmm = await Vmm.start({ args });
   const { id, state } = expectBody(await vmm.call("GET", "/"));
   assert.deepEqual({ id, state }, { id: "from-file", state: "Running" });
   assert.equal(expectBody(await vmm.call("GET", "/machine-config"))["mem_size_mib"], 160);
-  await waitFor("the guest on stdout", () => vmm.output.includes("ready\n"));
+  await waitFor(
+    () => `the guest on stdout: ${vmm.output}`,
+    () => vmm.output.includes("ready\n"),
+  );
 });
 
 test("--no-api boots the guest without a socket, and its reset ends the VMM with 0", async () => {

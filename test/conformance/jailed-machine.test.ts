@@ -36,18 +36,9 @@ for (const io_engine of ["Sync", "Async"] as const) {
     const seed = stageMaster(jail, "/etc/hostname", "seed");
     const console_path = stageEmpty(jail, "console");
     const log = stageEmpty(jail, "log");
+    const limits = ["--resource-limit", "fsize=1073741824", "--resource-limit", "no-file=1024"];
     const exit = await jail.run({
-      args: [
-        ...[
-          "--netns",
-          netns.path,
-          "--resource-limit",
-          "fsize=1073741824",
-          "--resource-limit",
-          "no-file=1024",
-        ],
-        ...["--daemonize", "--new-pid-ns"],
-      ],
+      args: ["--netns", netns.path, ...limits, "--daemonize", "--new-pid-ns"],
       vmmArgs: ["--api-sock", "/run/api.sock", "--log-path", log, "--level", "Info"],
     });
     assert.equal(exit.code, 0, jail.output);

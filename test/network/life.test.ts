@@ -43,7 +43,7 @@ test("twenty who ask at once get twenty different slots, whole ones, and nothing
   }
   for (const slot of slots) {
     const { stdout } = await placeIn(slot.netns).run(["sh", "-c", "ip -br link; nft list tables"]);
-    assert.match(stdout, /tap0 [^]*uplink0@[^]*table inet computer-host/, `slot ${slot.index} is whole`);
+    assert.match(stdout, /uplink0@[^]*tap0 [^]*table inet computer-host/, `slot ${slot.index} is whole`);
   }
   await Promise.all(slots.map((slot) => room.release(slot)));
   await room.close();
@@ -190,7 +190,8 @@ test("a foreign table that drops forwarding is named and left alone", async () =
   await using guest = await plugGuest(slot);
   await room.openEgress(slot);
   await playground.host.run(["nft", "-f", "-"], {
-    input: "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; } }\n",
+    input:
+      "table ip filter {\n chain FORWARD {\n type filter hook forward priority filter; policy drop;\n }\n}\n",
   });
   await denied(guest.place, "tcp", public_address, 80);
   const [warning] = await room.warnings();

@@ -96,6 +96,10 @@ export class FakeStorage implements Storage {
     return { clone: this.cloneMode, size_bytes };
   }
 
+  syncMachine(): Promise<void> {
+    return Promise.resolve();
+  }
+
   writeSeed(): Promise<void> {
     return Promise.resolve();
   }

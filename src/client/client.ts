@@ -1,0 +1,158 @@
+import { Pool } from "undici";
+import type { Health } from "../contract/health.ts";
+import type { CreateMachine, Machine } from "../contract/machine.ts";
+import type { CreateSnapshot, RestoreSnapshot, Snapshot, SnapshotArtifact } from "../contract/snapshot.ts";
+import { ClientError, errorOfAnswer, errorOfConnection } from "./client-error.ts";
+
+export interface CallOptions {
+  /**
+   * The only limit of a call: the daemon answers when the thing is done. An aborted call rejects with the
+   * signal's reason; the daemon goes on with what it began.
+   */
+  readonly signal?: AbortSignal;
+}
+
+/** A machine, and whether this call made it (201) or found it made by the same request before (200). */
+export interface MachineMade {
+  readonly machine: Machine;
+  readonly created: boolean;
+}
+
+/** The eleven calls of the contract. Each rejects with a `ClientError`. */
+export interface ComputerHostClient extends AsyncDisposable {
+  health(options?: CallOptions): Promise<Health>;
+  createMachine(body: CreateMachine, options?: CallOptions): Promise<MachineMade>;
+  listMachines(options?: CallOptions): Promise<Machine[]>;
+  getMachine(machineId: string, options?: CallOptions): Promise<Machine>;
+  deleteMachine(machineId: string, options?: CallOptions): Promise<void>;
+  stopMachine(machineId: string, options?: CallOptions): Promise<void>;
+  createSnapshot(
+    machineId: string,
+    body: CreateSnapshot,
+    options?: CallOptions,
+  ): Promise<{ snapshot: Snapshot; artifacts: SnapshotArtifact[] }>;
+  listSnapshots(machineId: string, options?: CallOptions): Promise<Snapshot[]>;
+  getSnapshot(snapshotId: string, options?: CallOptions): Promise<Snapshot>;
+  deleteSnapshot(snapshotId: string, options?: CallOptions): Promise<void>;
+  restoreSnapshot(snapshotId: string, body: RestoreSnapshot, options?: CallOptions): Promise<MachineMade>;
+  /** Closes the connections. Calls under way are ended. */
+  close(): Promise<void>;
+}
+
+type Method = "GET" | "POST" | "DELETE";
+
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
+
+/** A client of the daemon that listens on the Unix socket `socketPath`. Connects with the first call. */
+export function createClient({ socketPath }: { readonly socketPath: string }): ComputerHostClient {
+  // A pool and not one connection: a list must not wait behind a create.
+  const pool = new Pool("http://localhost", { socketPath, headersTimeout: 0, bodyTimeout: 0 });
+
+  async function send(
+    method: Method,
+    path: string,
+    body: object | undefined,
+    options: CallOptions,
+  ): Promise<Answer> {
+    const { signal } = options;
+    try {
+      const { statusCode, body: stream } = await pool.request({
+        method,
+        path,
+        ...(signal === undefined ? {} : { signal }),
+        ...(body === undefined
+          ? {}
+          : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+      });
+      return { status: statusCode, text: await stream.text() };
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw errorOfConnection(socketPath, error);
+    }
+  }
+
+  async function call(
+    method: Method,
+    path: string,
+    options: CallOptions = {},
+    body?: object,
+  ): Promise<Answer> {
+    const answer = await send(method, path, body, options);
+    if (answer.status >= 200 && answer.status < 300) return answer;
+    throw errorOfAnswer(answer.status, answer.text);
+  }
+
+  const machine = (id: string): string => `/machines/${encodeURIComponent(id)}`;
+  const snapshot = (id: string): string => `/snapshots/${encodeURIComponent(id)}`;
+
+  return {
+    health: async (options) => objectOf(await call("GET", "/health", options)) as Health,
+    createMachine: async (body, options) => made(await call("POST", "/machines", options, body)),
+    listMachines: async (options) => field(await call("GET", "/machines", options), "machines"),
+    getMachine: async (id, options) => field(await call("GET", machine(id), options), "machine"),
+    deleteMachine: async (id, options) => {
+      await call("DELETE", machine(id), options);
+    },
+    stopMachine: async (id, options) => {
+      await call("POST", `${machine(id)}/stop`, options);
+    },
+    createSnapshot: async (id, body, options) => {
+      const answer = await call("POST", `${machine(id)}/snapshots`, options, body);
+      return {
+        snapshot: field(answer, "snapshot"),
+        artifacts: field(answer, "artifacts"),
+      };
+    },
+    listSnapshots: async (id, options) =>
+      field(await call("GET", `${machine(id)}/snapshots`, options), "snapshots"),
+    getSnapshot: async (id, options) => field(await call("GET", snapshot(id), options), "snapshot"),
+    deleteSnapshot: async (id, options) => {
+      await call("DELETE", snapshot(id), options);
+    },
+    restoreSnapshot: async (id, body, options) =>
+      made(await call("POST", `${snapshot(id)}/restore`, options, body)),
+    close: () => pool.destroy(),
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+function made(answer: Answer): MachineMade {
+  return { machine: field(answer, "machine"), created: answer.status === 201 };
+}
+
+/** What answers carry, by the name of the field. */
+interface Fields {
+  readonly machine: Machine;
+  readonly machines: Machine[];
+  readonly snapshot: Snapshot;
+  readonly snapshots: Snapshot[];
+  readonly artifacts: SnapshotArtifact[];
+}
+
+/** The field as the contract promises it: that the daemon keeps the contract is for its own tests to show. */
+function field<Name extends keyof Fields>(answer: Answer, name: Name): Fields[Name] {
+  const value = (objectOf(answer) as Partial<Fields>)[name];
+  if (value === undefined) {
+    throw new ClientError("bad_answer", `the daemon's answer has no ${name}`, { status: answer.status });
+  }
+  return value;
+}
+
+function objectOf({ status, text }: Answer): object {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new ClientError("bad_answer", `the daemon answered ${status} with something that is not JSON`, {
+      status,
+      cause,
+    });
+  }
+  if (typeof value !== "object" || value === null) {
+    throw new ClientError("bad_answer", `the daemon answered ${status} without an object`, { status });
+  }
+  return value;
+}

@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { makeDisk, TestGuest } from "./guest.ts";
+import { makeIdentity } from "./identity.ts";
+import { TestSlot } from "./slot.ts";
+
+const IMAGE = "debian";
+
+test("debian boots systemd with the identity of its seed, healthy, and shuts down cleanly", async () => {
+  await using stack = new AsyncDisposableStack();
+  const folder = await mkdtemp(join(tmpdir(), "ch-images-"));
+  stack.defer(() => rm(folder, { recursive: true }));
+  const slot = stack.use(await TestSlot.make());
+  const disk = await makeDisk(IMAGE, join(folder, "disk"));
+  const identity = await makeIdentity(folder, "systemd-machine");
+  const guest = stack.use(await TestGuest.boot({ slot, image: IMAGE, disk, folder, identity }));
+  await guest.ready();
+
+  assert.equal(await guest.ssh("cat /proc/1/comm"), "systemd");
+  assert.equal(await guest.ssh("hostname"), identity.hostname);
+  assert.equal(await guest.ssh("cat /etc/machine-id"), identity.machineId);
+  assert.equal(await guest.ssh("systemctl is-system-running --wait"), "running");
+  assert.equal(await guest.ssh("systemctl list-units --failed --plain --no-legend"), "");
+  assert.equal(await guest.ssh("systemctl list-jobs --no-legend"), "No jobs running.");
+  // A machine that powers off for good would not end Firecracker.
+  await guest.ssh("systemctl poweroff").catch(() => {});
+  await guest.waitEnd(40_000);
+  assert.doesNotMatch(guest.console(), /Failed to start/);
+});

@@ -1,0 +1,126 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RunError, type RunResult, run } from "../../src/system/run.ts";
+import { packPayload, type RealPair } from "./payload.ts";
+import { Vm } from "./vm.ts";
+
+const BOOT_TIMEOUT_MS = 180_000;
+const BUILD_TIMEOUT_MS = 900_000;
+
+export interface LabOptions {
+  /** Where the guest images were built. */
+  readonly imageDir: string;
+  readonly pair?: RealPair | undefined;
+}
+
+/** Options of a command in the lab: an emulated processor takes its time. */
+export interface CommandOptions {
+  /** Default 60,000. */
+  readonly timeoutMs?: number;
+  readonly okCodes?: readonly number[];
+  readonly input?: string;
+}
+
+/** A whole small host of its own: Debian with systemd, cgroup v2 and KVM, in a VM. `/lab` is what it was given. */
+export class Lab implements AsyncDisposable {
+  readonly folder: string;
+  readonly #vm: Vm;
+  readonly #undo: AsyncDisposableStack;
+  readonly #ssh: readonly string[];
+
+  constructor(folder: string, vm: Vm, port: number, undo: AsyncDisposableStack) {
+    this.folder = folder;
+    this.#vm = vm;
+    this.#undo = undo;
+    this.#ssh = [
+      ...["ssh", "-p", String(port), "-i", join(folder, "login_key"), "-o", "BatchMode=yes"],
+      ...["-o", `UserKnownHostsFile=${join(folder, "known_hosts")}`, "-o", "StrictHostKeyChecking=yes"],
+      // One handshake for all commands: it is what costs an emulated processor most.
+      ...["-o", "ControlMaster=auto", "-o", `ControlPath=${join(folder, "ssh.sock")}`, "-o", "ControlPersist=600"],
+      ...["-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1"],
+    ];
+  }
+
+  /** Runs a shell command as root on the host in the VM. Throws `RunError` when it ends with another code than 0. */
+  run(command: string, options: CommandOptions = {}): Promise<RunResult> {
+    const [file = "ssh", ...rest] = [...this.#ssh, command];
+    return run([file, ...rest], { timeoutMs: 60_000, ...options });
+  }
+
+  /** What a command printed, trimmed. */
+  async print(command: string, options: CommandOptions = {}): Promise<string> {
+    return (await this.run(command, options)).stdout.trim();
+  }
+
+  /** The end of the VM's console. */
+  async lastWords(): Promise<string> {
+    return (await readFile(this.#vm.console, "latin1").catch(() => "")).slice(-4000);
+  }
+
+  /** Waits until sshd answers. Throws with the console's end when it does not, or when the VM ends. */
+  async waitBooted(): Promise<void> {
+    const end = performance.now() + BOOT_TIMEOUT_MS;
+    for (;;) {
+      try {
+        await this.run("true", { timeoutMs: 30_000 });
+        return;
+      } catch (cause) {
+        if (!(cause instanceof RunError)) throw cause;
+        const why = this.#vm.ended ?? (performance.now() > end ? "no SSH in time" : undefined);
+        if (why !== undefined)
+          throw new Error(`the lab did not boot (${why}):\n${await this.lastWords()}`, { cause });
+      }
+      await sleep(500);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#undo.disposeAsync();
+  }
+}
+
+/**
+ * Boots the lab with the checkout, the images and the real pair (if one is given) in it, under /lab. Builds the lab's
+ * disk if it is not there. With KEEP=1 the console and the logs of QEMU are kept.
+ */
+export async function startLab({ imageDir, pair }: LabOptions): Promise<Lab> {
+  await using undo = new AsyncDisposableStack();
+  const build = await run([join(import.meta.dirname, "build.sh")], { timeoutMs: BUILD_TIMEOUT_MS });
+  const folder = await mkdtemp("/var/tmp/computer-host-lab-");
+  undo.defer(async () => {
+    if (process.env["KEEP"] === "1") process.stderr.write(`kept: ${folder}\n`);
+    else await rm(folder, { recursive: true, force: true });
+  });
+  const payload = await makePayload(folder, imageDir, pair);
+  const vm = undo.use(await Vm.start({ lab: build.stdout.trim(), payload, folder }));
+  const port = await vm.sshPort();
+  const hostKey = await readFile(join(folder, "host_key.pub"), "utf8");
+  await writeFile(join(folder, "known_hosts"), `[127.0.0.1]:${port} ${hostKey}`);
+  const connection = join(folder, "ssh.sock");
+  undo.defer(async () => {
+    await run(["ssh", "-O", "exit", "-o", `ControlPath=${connection}`, "lab"], { okCodes: [0, 255] });
+  });
+  const lab = new Lab(folder, vm, port, undo.move());
+  try {
+    await lab.waitBooted();
+  } catch (error) {
+    await lab[Symbol.asyncDispose]();
+    throw error;
+  }
+  return lab;
+}
+
+/** Keys of this run and what the VM is given; returns the path of the second disk. */
+async function makePayload(folder: string, imageDir: string, pair: RealPair | undefined): Promise<string> {
+  for (const name of ["host_key", "login_key"])
+    await run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", join(folder, name)]);
+  const scratch = join(folder, "payload");
+  await mkdir(join(scratch, "keys"), { recursive: true });
+  for (const name of ["host_key", "login_key.pub"])
+    await writeFile(join(scratch, "keys", name), await readFile(join(folder, name)), { mode: 0o600 });
+  const image = join(folder, "payload.img");
+  await packPayload(image, scratch, imageDir, pair);
+  await rm(scratch, { recursive: true });
+  return image;
+}
