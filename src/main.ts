@@ -10,6 +10,7 @@ import { checkHost } from "./check.ts";
 import { messageOf } from "./contract/errors.ts";
 import { createGuests } from "./guest/guests.ts";
 import { Host } from "./host/host.ts";
+import { inUse } from "./host/in-use.ts";
 import { makeLog } from "./logging.ts";
 import { createNetwork } from "./network/network.ts";
 import { readSettings, type Settings, VARIABLES } from "./settings.ts";
@@ -45,6 +46,18 @@ function groupId(name: string | undefined): number | undefined {
   return gid;
 }
 
+/** A word about an API that more than this host can reach. */
+function exposure({ httpAddress }: Settings): string[] {
+  if (httpAddress === undefined || isLoopback(httpAddress.host)) return [];
+  return [
+    `${VARIABLES.httpAddress.name} serves the API on ${httpAddress.host}, without authentication: whoever reaches that address is root here`,
+  ];
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}
+
 /** Brings the rooms up in the order in which they need each other, and the API last. Returns what takes all down again. */
 async function start(
   settings: Settings,
@@ -76,6 +89,7 @@ async function start(
       reason:
         "no Firecracker is known to boot Linux on this host: guests run in QEMU, more slowly and with less isolation",
     },
+    enablePci: settings.enablePci,
     searchPath: [
       "/usr/local/bin",
       ...(process.env["PATH"] ?? "").split(":").filter((folder) => folder.startsWith("/")),
@@ -96,14 +110,12 @@ async function start(
     poolSize: settings.poolSize,
     log,
   });
-  await network.open(
-    [...state.state.machines.values()].flatMap(({ slot }) => (slot === undefined ? [] : [slot.index])),
-  );
+  await network.open(inUse(state).slots);
   opened.defer(() => network.close());
 
   const host = new Host(
     { state, network, storage, guests, vmms, clock: systemClock, log },
-    { ...settings, rootDir, tag, startWarnings: warnings },
+    { ...settings, rootDir, tag, startWarnings: [...warnings, ...exposure(settings)] },
   );
   await host.open();
   const app = await makeServer(host, log);

@@ -3,6 +3,7 @@ import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
 import { finishDeleteSnapshot } from "./delete-snapshot.ts";
+import { inUse } from "./in-use.ts";
 import { finishStop } from "./stop.ts";
 import { Trace } from "./trace.ts";
 import { recordDeath, watchVmm } from "./vmm-death.ts";
@@ -88,22 +89,24 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
 
 /** Jails and folders that no record owns: made before their intent was durable, or after it was undone. */
 async function removeLeftovers({ state, vmms, storage, log }: HostContext): Promise<void> {
-  const owned = new Set(
-    [...state.state.machines.values()].flatMap(({ vmm }) => (vmm === undefined ? [] : [vmm.jail_id])),
-  );
+  const owned = inUse(state);
+  if (!owned.complete) {
+    log.warn({}, "a record that cannot be read may own anything: nothing is removed as a leftover");
+    return;
+  }
   for (const jail_id of await vmms.listJails()) {
-    if (owned.has(jail_id)) continue;
+    if (owned.jails.has(jail_id)) continue;
     await vmms.release({ jail_id, uid: -1, gid: -1, netns_path: "" });
     log.warn({ jail_id }, "a jail that nobody owns was removed");
   }
   const { machines, snapshots } = await storage.list();
   for (const id of machines) {
-    if (state.state.machines.has(id)) continue;
+    if (owned.machines.has(id)) continue;
     await storage.removeMachine(id);
     log.warn({ machine_id: id }, "files of a machine that is not in the state were removed");
   }
   for (const id of snapshots) {
-    if (state.state.snapshots.has(id)) continue;
+    if (owned.snapshots.has(id)) continue;
     await storage.removeSnapshot(id);
     log.warn({ snapshot_id: id }, "files of a snapshot that is not in the state were removed");
   }

@@ -7,7 +7,8 @@ import type { HostContext } from "./context.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 
-const SYNC_TIMEOUT_MS = 10_000;
+/** A guest that answers writes out what it has; a busy one may take a while over it. */
+const SYNC_TIMEOUT_MS = 30_000;
 
 /**
  * POST /machines/{id}/snapshots: the disk of one instant. The guest writes its caches out, stands still for as long as

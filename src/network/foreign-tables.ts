@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Warning } from "../contract/health.ts";
+import { messageOf } from "../contract/errors.ts";
 import { run } from "../system/run.ts";
 import type { SlotPlan } from "./plan.ts";
 
@@ -48,8 +49,14 @@ function dropsAll(expressions: readonly Readonly<Record<string, unknown>>[]): bo
 
 /** Reads the host's rules, the old iptables' too, and warns of each foreign chain that drops forwarding. */
 export async function foreignDrops(plan: SlotPlan): Promise<Warning[]> {
-  const { stdout } = await run(["nft", "-j", "list", "ruleset"]);
-  const found = droppingChains(plan, stdout);
+  let found: string[];
+  try {
+    found = droppingChains(plan, (await run(["nft", "-j", "list", "ruleset"])).stdout);
+  } catch (error) {
+    // A ruleset of many megabytes, or one in words that this nft does not know, must not break the host's health report.
+    const text = `The host's firewall rules could not be read, so whether they let guests out is not known: ${messageOf(error)}`;
+    return [{ code: "foreign_rules_unreadable", severity: "info", text }];
+  }
   if (await legacyForwardDrops(plan)) found.push("ip filter FORWARD (iptables-legacy)");
   return found.map((chain) => ({
     code: "foreign_forward_drop",

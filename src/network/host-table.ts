@@ -102,7 +102,7 @@ table inet ${name} {
   }
   chain slot_to_host {
     meta nfproto != ipv4 drop
-    ct state established accept
+    ct direction reply ct state established accept
     ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
     iifname . ip saddr != @opened drop
     ip daddr @resolvers udp dport 53 accept

@@ -24,6 +24,8 @@ export interface LauncherParts {
   readonly log: Log;
   /** From the jailer's start to the API's first answer. */
   readonly timeoutMs: number;
+  /** Give guests a PCI bus. */
+  readonly enablePci: boolean;
   /** Undoes a launch, however far it came. */
   readonly release: (ref: VmmRef) => Promise<void>;
 }
@@ -79,7 +81,7 @@ export async function launch(parts: LauncherParts, spec: LaunchSpec, signal?: Ab
 }
 
 async function runJailer(
-  { pair, jails, cgroups, timeoutMs }: LauncherParts,
+  { pair, jails, cgroups, timeoutMs, enablePci }: LauncherParts,
   spec: LaunchSpec,
   limit: AbortSignal,
 ): Promise<void> {
@@ -108,6 +110,7 @@ async function runJailer(
       // Info: the line of a clean end is of this level, and there is no other way to learn how a VMM ended.
       "--level",
       "Info",
+      ...(enablePci ? ["--enable-pci"] : []),
     ],
     { timeoutMs, signal: limit },
   );

@@ -32,6 +32,8 @@ export interface VmmsOptions {
   readonly cgroupParent?: string | undefined;
   /** Limit of one launch, in milliseconds. Default: 30 seconds. */
   readonly launchTimeoutMs?: number;
+  /** Give guests a PCI bus instead of memory-mapped devices. Default false. */
+  readonly enablePci?: boolean;
   readonly log: Log;
 }
 
@@ -107,6 +109,7 @@ class JailedVmms implements Vmms {
       jails: this.#jails,
       log: this.#options.log,
       timeoutMs: this.#options.launchTimeoutMs ?? LAUNCH_TIMEOUT_MS,
+      enablePci: this.#options.enablePci ?? false,
       release: async (ref: VmmRef): Promise<void> => await this.release(ref),
     };
     return await launch(parts, spec, signal);

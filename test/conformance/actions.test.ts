@@ -48,6 +48,17 @@ test("a guest that resets through the keyboard controller ends the VMM with 0", 
   assert.match(vmm.console.text(), /ready\n$/);
 });
 
+test("guests that reset at once all end, on a host that is busy starting them", async () => {
+  // A VMM that listens for its guest's end only some time after the start misses it now and then.
+  const resets = Array.from({ length: 8 }, async () => {
+    await using vmm = await Vmm.start();
+    await vmm.configureTinyGuest("reset");
+    expectDone(await vmm.call("PUT", "/actions", START));
+    return await vmm.exit(20_000);
+  });
+  assert.deepEqual(await Promise.all(resets), Array(8).fill({ code: 0, signal: null }));
+});
+
 test("a guest that triple-faults ends the VMM, with 0 or 1", async () => {
   await using vmm = await Vmm.start();
   await vmm.configureTinyGuest("triple");

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { identifyProcess } from "../../src/system/process.ts";
 import { inWorld, type World } from "../support/world.ts";
 
 /** Waits until the machine is in the phase, for at most 20 seconds. */
@@ -60,7 +61,7 @@ test("a client that hangs up changes nothing, and a VMM that is killed leaves a 
     const failed = await untilPhase(world, "one", "failed");
     assert.match(String(failed["error"]), /ended unexpectedly/);
     assert.equal(failed["runtime_host"], undefined);
-    assert.ok(!existsSync(`/proc/${pid}`));
+    assert.equal(identifyProcess(pid), undefined);
     await world.assertMatchesState();
     const snapshot = await world.post("/machines/one/snapshots", { snapshot_id: "s" });
     assert.deepEqual([snapshot.status, snapshot.body.code], [409, "wrong_phase"]);

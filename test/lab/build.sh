@@ -19,7 +19,7 @@ guest=$here/../../guest
 # What a host of the daemon has: the init system, the network's tools, a VMM for the stand-ins, SSH to get in.
 packages=(
   systemd-sysv udev dbus kmod procps mount util-linux
-  nftables iproute2 conntrack
+  nftables iproute2 conntrack libatomic1
   qemu-system-x86
   openssh-client openssh-server ca-certificates curl
   e2fsprogs busybox-static

@@ -34,18 +34,24 @@ export class Lab implements AsyncDisposable {
     this.#vm = vm;
     this.#undo = undo;
     this.#ssh = [
-      ...["ssh", "-p", String(port), "-i", join(folder, "login_key"), "-o", "BatchMode=yes"],
-      ...["-o", `UserKnownHostsFile=${join(folder, "known_hosts")}`, "-o", "StrictHostKeyChecking=yes"],
+      ["-p", String(port), "-i", join(folder, "login_key"), "-o", "BatchMode=yes"],
+      ["-o", `UserKnownHostsFile=${join(folder, "known_hosts")}`, "-o", "StrictHostKeyChecking=yes"],
       // One handshake for all commands: it is what costs an emulated processor most.
-      ...["-o", "ControlMaster=auto", "-o", `ControlPath=${join(folder, "ssh.sock")}`, "-o", "ControlPersist=600"],
-      ...["-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1"],
-    ];
+      [
+        "-o",
+        "ControlMaster=auto",
+        "-o",
+        `ControlPath=${join(folder, "ssh.sock")}`,
+        "-o",
+        "ControlPersist=600",
+      ],
+      ["-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1"],
+    ].flat();
   }
 
   /** Runs a shell command as root on the host in the VM. Throws `RunError` when it ends with another code than 0. */
   run(command: string, options: CommandOptions = {}): Promise<RunResult> {
-    const [file = "ssh", ...rest] = [...this.#ssh, command];
-    return run([file, ...rest], { timeoutMs: 60_000, ...options });
+    return run(["ssh", ...this.#ssh, command], { timeoutMs: 60_000, ...options });
   }
 
   /** What a command printed, trimmed. */

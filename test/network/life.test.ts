@@ -9,6 +9,7 @@ import { makePlayground, PLAYGROUND, type Place, placeIn } from "../support/play
 import { denied, plugGuest, probe } from "./support/fake-guest.ts";
 import { makeRoot, RoomError } from "./support/room.ts";
 
+const skip = process.getuid?.() === 0 ? false : "needs root: it makes network namespaces";
 const { public_address } = PLAYGROUND;
 
 /** All that carries the tag: namespaces, host devices, tables, and the pool's route. */
@@ -32,7 +33,9 @@ async function until(condition: () => boolean | Promise<boolean>, what: string):
   assert.fail(`it never came to be that ${what}`);
 }
 
-test("twenty who ask at once get twenty different slots, whole ones, and nothing is left when all is given back", async () => {
+test("twenty who ask at once get twenty different slots, whole ones, and nothing is left when all is given back", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host, { poolSize: 4 });
@@ -51,7 +54,9 @@ test("twenty who ask at once get twenty different slots, whole ones, and nothing
   assert.equal(existsSync(join(root.claimsDir, `${root.tag}.json`)), false);
 });
 
-test("a pool with room for six refuses the seventh as full, and serves again after a release", async () => {
+test("a pool with room for six refuses the seventh as full, and serves again after a release", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host, { cidr: "10.200.0.0/28", poolSize: 8 });
@@ -72,7 +77,7 @@ test("a pool with room for six refuses the seventh as full, and serves again aft
   assert.equal((await room.acquire()).index, first.index);
 });
 
-test("one who gives up waiting costs no slot", async () => {
+test("one who gives up waiting costs no slot", { skip }, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host, { poolSize: 0 });
@@ -88,7 +93,7 @@ test("one who gives up waiting costs no slot", async () => {
   assert.deepEqual(await tracesOf(root.tag, playground.host), []);
 });
 
-test("a slot that cannot be made leaves nothing, and the next who asks gets another", async () => {
+test("a slot that cannot be made leaves nothing, and the next who asks gets another", { skip }, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host, { poolSize: 0 });
@@ -105,7 +110,9 @@ test("a slot that cannot be made leaves nothing, and the next who asks gets anot
   await playground.host.run(["ip", "link", "property", "del", ...altname]);
 });
 
-test("after a kill in the middle of makings the next start removes the halves and keeps what is in use", async () => {
+test("after a kill in the middle of makings the next start removes the halves and keeps what is in use", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using first = root.start(playground.host, { poolSize: 12 });
@@ -140,7 +147,9 @@ test("after a kill in the middle of makings the next start removes the halves an
   await until(async () => (await tracesOf(root.tag, playground.host)).length === 0, "nothing is left");
 });
 
-test("a start that finds the table of a slot in use gone keeps its guest in until it is opened again", async () => {
+test("a start that finds the table of a slot in use gone keeps its guest in until it is opened again", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using first = root.start(playground.host);
@@ -162,7 +171,7 @@ test("a start that finds the table of a slot in use gone keeps its guest in unti
   );
 });
 
-test("a firewall reload that flushes everything is noticed, named and mended", async () => {
+test("a firewall reload that flushes everything is noticed, named and mended", { skip }, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host);
@@ -181,7 +190,7 @@ test("a firewall reload that flushes everything is noticed, named and mended", a
   await denied(guest.place, "tcp", public_address, 80);
 });
 
-test("a foreign table that drops forwarding is named and left alone", async () => {
+test("a foreign table that drops forwarding is named and left alone", { skip }, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host);
@@ -208,7 +217,9 @@ insert rule ip filter FORWARD oifname "ch${root.tag}v*" accept
   assert.deepEqual(await room.warnings(), []);
 });
 
-test("a pool that a route of the host overlaps is refused by name, and nothing is begun", async () => {
+test("a pool that a route of the host overlaps is refused by name, and nothing is begun", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   for (const route of ["10.200.5.0/24", "10.0.0.0/8"]) {
@@ -234,7 +245,7 @@ test("a pool that a route of the host overlaps is refused by name, and nothing i
   await again.open([slot.index]);
 });
 
-test("two daemons share a host with pools of their own, and not with the same", async () => {
+test("two daemons share a host with pools of their own, and not with the same", { skip }, async () => {
   const claimsDir = await mkdtemp(join(tmpdir(), "chclaims-"));
   try {
     await using playground = await makePlayground();
@@ -258,7 +269,7 @@ test("two daemons share a host with pools of their own, and not with the same", 
   }
 });
 
-test("an address of the pool that no machine has never leaves the host", async () => {
+test("an address of the pool that no machine has never leaves the host", { skip }, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using room = root.start(playground.host, { poolSize: 0 });
@@ -269,7 +280,9 @@ test("an address of the pool that no machine has never leaves the host", async (
   assert.ok(await probe(playground.host, "tcp", "10.200.9.9", 80), "without the route it would");
 });
 
-test("without a way out the room opens and says so; an interface that is not there is refused", async () => {
+test("without a way out the room opens and says so; an interface that is not there is refused", {
+  skip,
+}, async () => {
   await using playground = await makePlayground();
   await using root = await makeRoot();
   await using wrong = root.start(playground.host, { egressInterface: "eth9" });

@@ -6,6 +6,7 @@ import { denied, plugGuest, probe } from "./support/fake-guest.ts";
 import { serve } from "./support/listener.ts";
 import { makeRoot, type Room } from "./support/room.ts";
 
+const skip = process.getuid?.() === 0 ? false : "needs root: it makes network namespaces";
 const { public_address, private_addresses, private_resolver, host_address } = PLAYGROUND;
 
 /** A playground with one room in it and a guest whose way out is open. */
@@ -29,7 +30,9 @@ async function lift(place: Place, table: string, chain: string, rule: string): P
   await place.run(["nft", "insert", "rule", "inet", table, chain, ...rule.split(" ")]);
 }
 
-test("a guest reaches the outside only while its way out is open, under the host's address", async () => {
+test("a guest reaches the outside only while its way out is open, under the host's address", {
+  skip,
+}, async () => {
   await using stack = new AsyncDisposableStack();
   const playground = stack.use(await makePlayground());
   const root = stack.use(await makeRoot());
@@ -49,7 +52,7 @@ test("a guest reaches the outside only while its way out is open, under the host
   await denied(guest.place, "tcp", public_address, 80);
 });
 
-test("closing a guest's way out cuts a connection that is open, in both directions", async () => {
+test("closing a guest's way out cuts a connection that is open, in both directions", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { room, slot, guest } = await openGuest(stack);
   const echo = stack.use(await serve(guest.place, "echo-client", public_address, 80));
@@ -61,7 +64,9 @@ test("closing a guest's way out cuts a connection that is open, in both directio
   assert.equal(await echo.say(""), "two");
 });
 
-test("a guest reaches no private range, and each once that one range is taken out of the set", async () => {
+test("a guest reaches no private range, and each once that one range is taken out of the set", {
+  skip,
+}, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, root, guest } = await openGuest(stack);
   const ranges = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"];
@@ -76,7 +81,7 @@ test("a guest reaches no private range, and each once that one range is taken ou
   await Promise.all(private_addresses.map((address) => denied(guest.place, "tcp", address, 80)));
 });
 
-test("of its resolver a guest reaches port 53 and nothing else; of another nothing", async () => {
+test("of its resolver a guest reaches port 53 and nothing else; of another nothing", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { room, guest } = await openGuest(stack);
   assert.deepEqual(await room.resolvers(), [private_resolver]);
@@ -87,7 +92,7 @@ test("of its resolver a guest reaches port 53 and nothing else; of another nothi
   await denied(guest.place, "dns-udp", "10.99.0.1", 53);
 });
 
-test("a private network that the settings allow is reached, its neighbours are not", async () => {
+test("a private network that the settings allow is reached, its neighbours are not", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const playground = stack.use(await makePlayground());
   const root = stack.use(await makeRoot());
@@ -102,7 +107,7 @@ test("a private network that the settings allow is reached, its neighbours are n
   await denied(guest.place, "tcp", "192.168.77.1", 80);
 });
 
-test("the host reaches a guest, a guest reaches no address of the host", async () => {
+test("the host reaches a guest, a guest reaches no address of the host", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, root, slot, guest } = await openGuest(stack);
   stack.use(await serve(guest.place, "listener", "0.0.0.0", 22));
@@ -117,7 +122,9 @@ test("the host reaches a guest, a guest reaches no address of the host", async (
     assert.ok(await probe(guest.place, "tcp", address, 22), `${address} once lifted`);
 });
 
-test("the gateway's own namespace has nothing for a guest, and a server there answers once that is lifted", async () => {
+test("the gateway's own namespace has nothing for a guest, and a server there answers once that is lifted", {
+  skip,
+}, async () => {
   await using stack = new AsyncDisposableStack();
   const { slot, guest } = await openGuest(stack);
   stack.use(await serve(guest.slotPlace, "listener", "0.0.0.0", 22));
@@ -131,7 +138,9 @@ test("the gateway's own namespace has nothing for a guest, and a server there an
   }
 });
 
-test("a host that is its own resolver answers its guests on port 53, once their way out is open", async () => {
+test("a host that is its own resolver answers its guests on port 53, once their way out is open", {
+  skip,
+}, async () => {
   await using stack = new AsyncDisposableStack();
   const playground = stack.use(await makePlayground());
   const root = stack.use(await makeRoot());
@@ -146,7 +155,7 @@ test("a host that is its own resolver answers its guests on port 53, once their 
   assert.ok(await probe(guest.place, "tcp", host_address, 53));
 });
 
-test("guests do not reach each other, neither of one daemon nor of two", async () => {
+test("guests do not reach each other, neither of one daemon nor of two", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, root, room, guest } = await openGuest(stack);
   const neighbour = await addGuest(stack, room);
@@ -173,7 +182,7 @@ test("guests do not reach each other, neither of one daemon nor of two", async (
   }
 });
 
-test("the outside reaches no guest, even one that knows the way to its address", async () => {
+test("the outside reaches no guest, even one that knows the way to its address", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, root, slot, guest } = await openGuest(stack);
   stack.use(await serve(guest.place, "listener", "0.0.0.0", 22));
@@ -186,7 +195,7 @@ test("the outside reaches no guest, even one that knows the way to its address",
   assert.ok(await probe(playground.outside, "tcp", slot.runtime_host, 22), "once all are lifted");
 });
 
-test("what a guest sends from another address or MAC than its own goes nowhere", async () => {
+test("what a guest sends from another address or MAC than its own goes nowhere", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, guest } = await openGuest(stack);
   const heard = async (): Promise<string> =>
@@ -217,7 +226,7 @@ test("what a guest sends from another address or MAC than its own goes nowhere",
   assert.ok(await probe(second.place, "tcp", public_address, 80), "another MAC once the rule is lifted");
 });
 
-test("inside a slot there is no IPv6, and on the host's end neither", async () => {
+test("inside a slot there is no IPv6, and on the host's end neither", { skip }, async () => {
   await using stack = new AsyncDisposableStack();
   const { playground, slot, guest } = await openGuest(stack);
   const addresses = async (place: Place) => (await place.run(["ip", "-6", "-br", "addr"])).stdout;

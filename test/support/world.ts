@@ -112,6 +112,7 @@ export class World implements AsyncDisposable {
         FIRECRACKER_HOST_ROOT_DIR: this.rootDir,
         FIRECRACKER_HOST_POOL_SIZE: String(POOL_SIZE),
         FIRECRACKER_HOST_READY_TIMEOUT: "120s",
+        FIRECRACKER_HOST_STOP_TIMEOUT: "60s",
         FIRECRACKER_HOST_NETWORK_CIDR: "10.200.0.0/24",
         FIRECRACKER_HOST_UID_BASE: this.#uidBase,
         FIRECRACKER_HOST_DNS: PLAYGROUND.private_resolver,

@@ -51,7 +51,8 @@ export function struct<F extends Fields>(name: string, fields: F, open = false):
       if (field.absent === undefined) throw new JsonError(`missing field \`${key}\``, node.end);
       values[key] = field.absent.value;
     }
-    return values as Decoded<F>;
+    // In the fields' own order, which is how answers repeat them.
+    return Object.fromEntries(names.map((key) => [key, values[key]])) as Decoded<F>;
   };
 }
 

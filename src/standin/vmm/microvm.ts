@@ -2,6 +2,8 @@
 import { BalloonDevice } from "./balloon-device.ts";
 import type { Drive, DriveUpdate, SnapshotCreate } from "./bodies.ts";
 import { Fault, noDevice } from "./fault.ts";
+import { statSync } from "node:fs";
+
 import type { Accelerator } from "../shared/accelerator.ts";
 import { driveFile, driveNode, driveOptions, qemuArguments, throttle } from "./qemu-arguments.ts";
 import { QemuProcess, qemuWords } from "./qemu-process.ts";
@@ -11,6 +13,7 @@ import type { SerialOutput } from "./serial-output.ts";
 import { MemoryReceiver, writeStateFile } from "./snapshot-files.ts";
 
 const MIB = 1024 * 1024;
+const SECTOR = 512;
 const MIGRATION_POLL_MS = 5;
 const QUIT_TIMEOUT_MS = 2000;
 /** How a VM ended, QEMU and all: its guest reset (which is how a Firecracker guest ends), or QEMU went away under it. */
@@ -171,19 +174,20 @@ export class MicroVm {
       });
       await this.#swapDriveFile(node, path, drive);
     }
+    // A bucket that is not given stays as it was.
+    const limiter =
+      update.rate_limiter === null
+        ? drive.rate_limiter
+        : {
+            bandwidth: update.rate_limiter.bandwidth ?? drive.rate_limiter?.bandwidth ?? null,
+            ops: update.rate_limiter.ops ?? drive.rate_limiter?.ops ?? null,
+          };
     if (update.rate_limiter !== null) {
-      const limits = throttle(update.rate_limiter);
-      await this.#qemu.qmp.execute("qom-set", {
-        path: `/objects/${node}-limit`,
-        property: "limits",
-        value: limits,
-      });
+      const path = `/objects/${node}-limit`;
+      await this.#qemu.qmp.execute("qom-set", { path, property: "limits", value: throttle(limiter) });
     }
-    resources.drives = resources.drives.with(index, {
-      ...drive,
-      path_on_host: update.path_on_host ?? drive.path_on_host,
-      rate_limiter: update.rate_limiter ?? drive.rate_limiter,
-    });
+    const path_on_host = update.path_on_host ?? drive.path_on_host;
+    resources.drives = resources.drives.with(index, { ...drive, path_on_host, rate_limiter: limiter });
   }
 
   async #swapDriveFile(node: string, path: string, drive: Drive): Promise<void> {
@@ -192,6 +196,10 @@ export class MicroVm {
     const raw = { driver: "raw", "node-name": `${node}-raw`, file, ...driveOptions(drive) };
     await this.#qemu.qmp.execute("blockdev-add", driveFile(file, path, drive));
     await this.#qemu.qmp.execute("blockdev-reopen", { options: [raw] });
+    // Tells the guest the new size. A read-only drive can't be resized, not even to what it is.
+    if (drive.is_read_only !== true) {
+      await this.#qemu.qmp.execute("block_resize", { "node-name": node, size: sectorBytes(path) });
+    }
   }
 
   /** Waits until QEMU has read the whole snapshot. */
@@ -228,6 +236,12 @@ export class MicroVm {
     this.#qemu.qmp.execute("quit").catch(() => undefined);
     setTimeout(() => this.#qemu.kill(), QUIT_TIMEOUT_MS).unref();
   }
+}
+
+/** The size of a file in whole sectors: what is beyond is not shown to guests. */
+function sectorBytes(path: string): number {
+  const { size } = statSync(path);
+  return size - (size % SECTOR);
 }
 
 async function sleep(ms: number): Promise<void> {

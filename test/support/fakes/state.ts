@@ -1,11 +1,11 @@
-import type { Change, State, StateStore } from "../../../src/state/types.ts";
+import type { Change, SetAsideRecord, State, StateStore } from "../../../src/state/types.ts";
 
 /** A state that forgets with the process, and can be told to refuse commits. */
 export class FakeState implements StateStore {
   readonly #machines = new Map<string, unknown>();
   readonly #snapshots = new Map<string, unknown>();
   readonly #operations = new Map<string, unknown>();
-  readonly setAside = [];
+  readonly setAside: SetAsideRecord[] = [];
   /** Every change in the order it was made. */
   readonly changes: Change[] = [];
   /** Throws this instead of committing, as long as it is set. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../../src/contract/errors.ts";
 import { machineId, snapshotId } from "../../../src/contract/ids.ts";
+import { inUse } from "../../../src/host/in-use.ts";
 import { FakeGuests } from "../../support/fakes/guests.ts";
 import { makeFakeHost } from "../../support/fake-host.ts";
 
@@ -184,4 +185,24 @@ test("a start finishes a delete and a stop, and lets a guest go on that a snapsh
   assert.equal(standing.state, "running");
   assert.equal(after.state.state.operations.size, 0);
   assert.equal(after.vmms.jails.size, 1);
+});
+
+test("a start never removes what a record holds that this version cannot read", async () => {
+  const before = await makeFakeHost();
+  await before.host.create({ machine_id: "odd" }, before.trace());
+  await before.host.close();
+  const record = before.state.state.machines.get(machineId("odd"));
+  assert.ok(record !== undefined);
+  await before.state.commit({ drop: "machine", id: record.id });
+  before.state.setAside.push({ kind: "machine", id: "odd", reason: "a field of the future", record });
+  await using after = await makeFakeHost({ rooms: before });
+  assert.deepEqual(inUse(after.state).slots, [0]);
+  assert.deepEqual([...after.vmms.jails.values()].map(({ state }) => state), ["running"]);
+  assert.ok(after.storage.machines.has(machineId("odd")));
+  assert.match(JSON.stringify((await after.host.health()).warnings), /a field of the future/);
+
+  after.state.setAside.push({ kind: "machine", id: undefined, reason: "not even an id", record: 7 });
+  after.storage.machines.set(machineId("orphan"), {});
+  await using again = await makeFakeHost({ rooms: after });
+  assert.ok(again.storage.machines.has(machineId("orphan")), "nothing is a leftover while an owner may be unreadable");
 });

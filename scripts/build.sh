@@ -1,0 +1,19 @@
+#!/bin/sh
+# Bundles the programs into dist/, one file each: the daemon, the command line tool and the two stand-ins.
+# Does nothing when no source is newer than the bundles.
+set -eu
+cd "$(dirname "$0")/.."
+if [ -e dist/.built ] && [ -z "$(find src package-lock.json scripts/build.sh -newer dist/.built -print -quit)" ]; then exit 0; fi
+
+# Some libraries are CommonJS and use what an ES module has not of its own.
+globals='import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url); const __dirname = import.meta.dirname;'
+bundle() {
+	node_modules/.bin/esbuild "$@" --bundle --platform=node --format=esm --target=node26 --out-extension:.js=.mjs \
+		--banner:js="$globals" --external:cpu-features --external:'*.node' --log-level=warning --legal-comments=none
+}
+bundle src/main.ts --outfile=dist/computer-host.mjs
+bundle src/cli/main.ts --outfile=dist/computer.mjs
+bundle src/standin/firecracker-qemu.ts src/standin/jailer-qemu.ts --outdir=dist/standin
+mkdir -p dist/standin/bin
+cp -p src/standin/bin/* dist/standin/bin/
+touch dist/.built

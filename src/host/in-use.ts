@@ -1,0 +1,45 @@
+import type { StateStore } from "../state/types.ts";
+
+/** What the state's records hold on the host, including records that this version does not understand. */
+export interface InUse {
+  readonly slots: readonly number[];
+  readonly jails: ReadonlySet<string>;
+  readonly machines: ReadonlySet<string>;
+  readonly snapshots: ReadonlySet<string>;
+  /** False when a record could not even be asked what it holds: then nothing may be called a leftover. */
+  readonly complete: boolean;
+}
+
+/**
+ * Everything that a record lays claim to. A record that was set aside keeps what it holds, as far as it can be read:
+ * a later version, or an operator, may understand it again, and its guest may be running.
+ */
+export function inUse({ state, setAside }: Pick<StateStore, "state" | "setAside">): InUse {
+  const records = [...state.machines.values()];
+  const odd = setAside.filter(({ kind }) => kind !== "operation");
+  const oddJails = odd.flatMap(({ record }) => stringAt(record, "vmm", "jail_id"));
+  const oddSlots = odd.flatMap(({ record }) => numberAt(record, "slot", "index"));
+  const oddIds = (wanted: "machine" | "snapshot"): string[] =>
+    odd.flatMap(({ kind, id }) => (kind === wanted && id !== undefined ? [id] : []));
+  return {
+    slots: [...records.flatMap(({ slot }) => (slot === undefined ? [] : [slot.index])), ...oddSlots],
+    jails: new Set([...records.flatMap(({ vmm }) => (vmm === undefined ? [] : [vmm.jail_id])), ...oddJails]),
+    machines: new Set([...state.machines.keys(), ...oddIds("machine")]),
+    snapshots: new Set([...state.snapshots.keys(), ...oddIds("snapshot")]),
+    complete: odd.every(({ id }) => id !== undefined),
+  };
+}
+
+function fieldOf(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+}
+
+function stringAt(record: unknown, outer: string, inner: string): string[] {
+  const value = fieldOf(fieldOf(record, outer), inner);
+  return typeof value === "string" ? [value] : [];
+}
+
+function numberAt(record: unknown, outer: string, inner: string): number[] {
+  const value = fieldOf(fieldOf(record, outer), inner);
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 ? [value] : [];
+}
