@@ -181,7 +181,10 @@ export async function bringUp(
       ),
     );
     const guest = { host: slot.runtime_host, ssh_host_public_key: identity.ssh_host_public_key };
-    await trace.step("ready", () => waitReady(context, plan, guest, vmm, signal));
+    // What an acknowledged create promises must survive a loss of power; the guest takes longer to boot than this.
+    await trace.step("ready", () =>
+      Promise.all([waitReady(context, plan, guest, vmm, signal), storage.syncMachine(id)]),
+    );
 
     if (plan.ready === "ssh") await vmms.noteLinuxBooted();
 

@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Type } from "typebox";
@@ -52,6 +53,21 @@ export class LocalImages {
     return (
       (await this.#known(name)) ?? this.#imports.run(name, (shared) => this.#import(name, shared), signal)
     );
+  }
+
+  /**
+   * The folder and modules of a local image that has exactly this kernel, so that a client who names the kernel by URL
+   * gets the drivers that it boots with. Undefined for a kernel that no local image knows.
+   */
+  async modulesFor(kernelSha256: string): Promise<{ folder: string; modules: ManifestFile } | undefined> {
+    const names = (await readdir(this.#imageDir).catch(() => [])).filter(isId).sort();
+    for (const name of names) {
+      const manifest = await readManifest(this.#imageDir, name).catch(() => undefined);
+      if (manifest?.modules === undefined) continue;
+      if (![manifest.kernel.sha256, manifest.kernel_elf?.sha256].includes(kernelSha256)) continue;
+      return { folder: join(this.#imageDir, name), modules: manifest.modules };
+    }
+    return undefined;
   }
 
   /** The image as it was imported before, if nothing of it has changed since and the store still has it. */

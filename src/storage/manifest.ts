@@ -18,6 +18,7 @@ const ManifestSchema = Type.Object({
   architecture: Type.Literal("x86_64"),
   default_user: Type.String({ pattern: "^[a-z_][a-z0-9_-]{0,31}$" }),
   kernel: FileSchema,
+  kernel_elf: Type.Optional(FileSchema),
   modules: Type.Optional(FileSchema),
   rootfs: FileSchema,
 });

@@ -109,17 +109,18 @@ class StorageRoom implements Storage {
   }
 
   async fetchImage(artifact: Artifact, signal?: AbortSignal): Promise<ImageRef> {
-    const { artifacts, initrds } = this.#opened;
+    const { artifacts, images, initrds } = this.#opened;
     const { kernel_image_url, rootfs_url, kernel_sha256, rootfs_sha256 } = artifact;
     // When one of the two fails, the other is not waited for.
     const failed = new AbortController();
     const either = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
     try {
-      const [kernel, rootfs, initrd_sha256] = await Promise.all([
+      const [kernel, rootfs] = await Promise.all([
         artifacts.get({ kind: "kernel", url: kernel_image_url, sha256: kernel_sha256 }, either),
         artifacts.get({ kind: "rootfs", url: rootfs_url, sha256: rootfs_sha256 }, either),
-        initrds.make(this.#options.imageDir, undefined),
       ]);
+      const drivers = await images.modulesFor(kernel.sha256);
+      const initrd_sha256 = await initrds.make(drivers?.folder ?? this.#options.imageDir, drivers?.modules);
       return {
         kernel_sha256: kernel.sha256,
         initrd_sha256,

@@ -1,23 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readlinkSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
-
-/** Pids whose root folder lies in a jail under `rootDir`. */
-function jailed(rootDir: string): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      try {
-        return readlinkSync(`/proc/${pid}/root`).startsWith(`${rootDir}/jails/`);
-      } catch {
-        return false;
-      }
-    });
-}
+import { identifyProcess } from "../../src/system/process.ts";
+import { jailedProcesses } from "../support/wreck.ts";
 
 test("the demo fails loudly when the VMM is killed in the middle of it", async () => {
   const demo = spawn(process.execPath, ["scripts/demo.ts"], { stdio: ["ignore", "pipe", "pipe"] });
@@ -31,7 +19,9 @@ test("the demo fails loudly when the VMM is killed in the middle of it", async (
     said += `${line}\n`;
     rootDir = /root folder: (\S+)/.exec(line)?.[1] ?? rootDir;
     if (/machine one was created/.test(line)) {
-      for (const pid of jailed(rootDir)) {
+      for (const pid of jailedProcesses(rootDir)) {
+        // The first to go may take the others with it.
+        if (identifyProcess(pid) === undefined) continue;
         process.kill(pid, "SIGKILL");
         killed += 1;
       }
@@ -42,5 +32,6 @@ test("the demo fails loudly when the VMM is killed in the middle of it", async (
   assert.equal(demo.exitCode, 1, said);
   assert.match(said, /the demo FAILED/);
   assert.doesNotMatch(said, /nothing is left/);
-  assert.deepEqual(jailed(rootDir), []);
+  assert.deepEqual(jailedProcesses(rootDir), []);
+  assert.ok(!existsSync(rootDir));
 });

@@ -82,6 +82,7 @@ export class MicroVm {
     try {
       if (boot.from === "snapshot") await vm.#loaded();
       await vm.#balloon.setUp();
+      if (boot.from === "kernel") await vm.#qemu.qmp.execute("cont");
     } catch (error) {
       vm.#qemu.kill();
       throw error instanceof QmpError ? new Error(qemuWords(await vm.#qemu.ended), { cause: error }) : error;

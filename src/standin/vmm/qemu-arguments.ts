@@ -50,6 +50,8 @@ export function qemuArguments(machine: Machine): readonly string[] {
     ["-nodefaults", "-no-user-config", "-display", "none"],
     // A reset ends the VM. A power-off does not: Firecracker has no power management, its guest just halts.
     ["-no-reboot", "-no-shutdown"],
+    // The guest waits for the monitor: an end that comes before somebody listens there is never told.
+    ["-S"],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     ["-chardev", `socket,id=monitor,fd=${QMP_FD}`, "-mon", "chardev=monitor,mode=control"],
     ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
@@ -64,7 +66,7 @@ export function qemuArguments(machine: Machine): readonly string[] {
 }
 
 function bootArguments(boot: Boot): readonly string[] {
-  if (boot.from === "snapshot") return ["-S", "-incoming", `fd:${MEMORY_FD}`];
+  if (boot.from === "snapshot") return ["-incoming", `fd:${MEMORY_FD}`];
   const initrd = boot.initrd === null ? [] : ["-initrd", boot.initrd];
   return ["-kernel", boot.kernel, ...initrd, "-append", boot.commandLine];
 }

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 /** Where a v1 controller is mounted, or undefined. */
@@ -29,4 +29,30 @@ export function members(group: string): number[] {
 /** Removes a jail's group and its parent, which no other test shares. Nobody may live in them. */
 export function removeGroup(group: string): void {
   for (const folder of [group, dirname(group)]) if (existsSync(folder)) rmdirSync(folder);
+}
+
+/** A limit of each v2 controller that tests may set on a group, as the kernel tells it back. */
+const V2_LIMITS: Readonly<Record<string, readonly [file: string, value: string]>> = {
+  pids: ["pids.max", "77"],
+  memory: ["memory.max", "536870912"],
+  hugetlb: ["hugetlb.2MB.max", "4194304"],
+};
+
+/** A limit that the v2 hierarchy here can carry: hosts that use v1 often leave it one controller or none. */
+export function v2Limit(): { controller: string; file: string; value: string } | undefined {
+  for (const controller of v2Mount()?.controllers ?? []) {
+    const limit = V2_LIMITS[controller];
+    if (limit !== undefined) return { controller, file: limit[0], value: limit[1] };
+  }
+  return undefined;
+}
+
+/** Returns what puts the root's list of controllers for its children back: the jailer adds to it for good. */
+export function rememberSubtreeControl(point: string): () => void {
+  const file = join(point, "cgroup.subtree_control");
+  const names = () => readFileSync(file, "utf8").trim().split(" ");
+  const before = new Set(names());
+  return () => {
+    for (const name of names()) if (name !== "" && !before.has(name)) writeFileSync(file, `-${name}`);
+  };
 }
