@@ -55,7 +55,7 @@ function exposure({ httpAddress }: Settings): string[] {
 }
 
 function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
 
 /** Brings the rooms up in the order in which they need each other, and the API last. Returns what takes all down again. */
@@ -103,6 +103,7 @@ async function start(
     tag,
     rootDir,
     cidr: settings.networkCidr,
+    cidrIsDefault: process.env[VARIABLES.networkCidr.name] === undefined,
     egressInterface: settings.egressInterface,
     egressAllow: settings.egressAllow,
     dns: settings.dns,

@@ -7,7 +7,7 @@ export class SharedWork<T> {
 
   /**
    * Joins the work that goes on under `key`, or starts it. Rejects with the reason of `signal` as soon as that is
-   * aborted; the work itself is aborted when nobody waits for it any more.
+   * aborted. The work itself is aborted when nobody waits for it any more; the last one to leave waits until it has wound down.
    */
   async run(key: string, work: (signal: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
@@ -25,6 +25,7 @@ export class SharedWork<T> {
         // Whoever comes while aborted work winds down starts anew.
         if (this.#running.get(key) === entry) this.#running.delete(key);
         entry.controller.abort(signal?.reason);
+        await entry.result.catch(() => {});
       }
     }
   }

@@ -93,7 +93,7 @@ test("without --daemonize the jailer becomes the VMM and ends as it ends", async
   const exit = jail.spawn();
   await jail.waitForApi();
   await jail.boot("reset");
-  assert.deepEqual(await exit, { code: 0, signal: null });
+  assert.deepEqual(await jail.ended(exit), { code: 0, signal: null });
   await waitFor("the end of all", () => processesOfUid(jail.uid).length === 0, 5_000);
 });
 

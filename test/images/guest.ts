@@ -56,17 +56,26 @@ export class TestGuest implements AsyncDisposable {
       "root=/dev/vda rw computer_host.seed=vdb",
       `computer_host.seed_digest=${options.seedSha256 ?? identity.seedSha256}`,
     ];
-    const argv = slot.inside([
-      ...["qemu-system-x86_64", "-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
-      ...["-m", "256", "-smp", "1", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
-      ...["-serial", `file:${consolePath}`, "-kernel", join(IMAGE_DIR, image, "vmlinuz"), "-initrd", initrdPath],
-      ...["-append", append.join(" ")],
-      ...["-drive", `id=d,file=${disk},format=raw,if=none`, "-device", "virtio-blk-device,drive=d"],
-      ...["-drive", `id=s,file=${identity.seedPath},format=raw,if=none,readonly=on`],
-      ...["-device", "virtio-blk-device,drive=s"],
-      ...["-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-device,netdev=n"],
-      ...["-device", "virtio-rng-device"],
-    ]);
+    const argv = slot.inside(
+      [
+        ["qemu-system-x86_64", "-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
+        ["-m", "256", "-smp", "1", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
+        [
+          "-serial",
+          `file:${consolePath}`,
+          "-kernel",
+          join(IMAGE_DIR, image, "vmlinuz"),
+          "-initrd",
+          initrdPath,
+        ],
+        ["-append", append.join(" ")],
+        ["-drive", `id=d,file=${disk},format=raw,if=none`, "-device", "virtio-blk-device,drive=d"],
+        ["-drive", `id=s,file=${identity.seedPath},format=raw,if=none,readonly=on`],
+        ["-device", "virtio-blk-device,drive=s"],
+        ["-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-device,netdev=n"],
+        ["-device", "virtio-rng-device"],
+      ].flat(),
+    );
     const [program, ...args] = argv;
     // `ip netns exec` replaces itself with QEMU: the child's pid is QEMU's.
     return new TestGuest(spawn(program, args, { stdio: "ignore" }), consolePath, options);
@@ -95,12 +104,29 @@ export class TestGuest implements AsyncDisposable {
   async ssh(command: string, keyPath = this.#options.identity.keyPath): Promise<string> {
     const options = ["BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=30", "StrictHostKeyChecking=yes"];
     options.push(`UserKnownHostsFile=${this.#options.identity.knownHostsPath}`);
-    const argv = ["ssh", "-i", keyPath, ...options.flatMap((option) => ["-o", option]), "root@172.16.0.2", command];
+    const argv = [
+      "ssh",
+      "-i",
+      keyPath,
+      ...options.flatMap((option) => ["-o", option]),
+      "root@172.16.0.2",
+      command,
+    ];
     try {
       return (await run(this.#options.slot.inside(argv), { timeoutMs: 60_000 })).stdout.trim();
     } catch (cause) {
       throw new Error(`${String(cause)}\nThe console ends:\n${this.#tail()}`, { cause });
     }
+  }
+
+  /** Answers to several shell commands, in one login. */
+  async ask<Name extends string>(commands: Readonly<Record<Name, string>>): Promise<Record<Name, string>> {
+    const names = Object.keys(commands) as Name[];
+    const answers = await this.ssh(
+      names.map((name) => `(${commands[name]}) 2>&1; printf '\\036'`).join("\n"),
+    );
+    const texts = answers.split("\u001e").map((text) => text.trim());
+    return Object.fromEntries(names.map((name, index) => [name, texts[index] ?? ""])) as Record<Name, string>;
   }
 
   /** Asks for a clean shutdown and waits for the VMM's end. */

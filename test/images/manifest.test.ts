@@ -31,7 +31,10 @@ describe("the image store", () => {
         assert.equal((await stat(path)).size, size_bytes, path);
         assert.equal(await sha256(path), digest, path);
       }
-      assert.equal((await firstBytes(join(IMAGE_DIR, name, kernel_elf.file), 4)).toString("latin1"), "\x7fELF");
+      assert.equal(
+        (await firstBytes(join(IMAGE_DIR, name, kernel_elf.file), 4)).toString("latin1"),
+        "\x7fELF",
+      );
       assert.equal((await firstBytes(join(IMAGE_DIR, name, modules.file), 6)).toString("latin1"), "070701");
       assert.equal(modules.size_bytes % 512, 0);
     });
@@ -46,6 +49,9 @@ describe("the image store", () => {
   });
 
   test("an image that there is no recipe for is refused by name", async () => {
-    await assert.rejects(run([BUILD, "--dir", IMAGE_DIR, "nonsense"]), /there is no image nonsense; there are: debian-slim debian/);
+    await assert.rejects(
+      run([BUILD, "--dir", IMAGE_DIR, "nonsense"]),
+      /there is no image nonsense; there are: debian-slim debian/,
+    );
   });
 });

@@ -9,7 +9,7 @@ import { TestSlot } from "./slot.ts";
 
 const IMAGE = "debian-slim";
 
-describe("a guest that cannot come up says why on its console and resets", () => {
+describe("a guest that cannot come up says why on its console and resets", { concurrency: true }, () => {
   const stack = new AsyncDisposableStack();
   let folder: string;
   let identity: TestIdentity;

@@ -17,7 +17,12 @@ export class TestSlot implements AsyncDisposable {
     made += 1;
     const slot = new TestSlot(`ch-image-${process.pid}-${made}`);
     await run(["ip", "netns", "add", slot.name]);
-    const batch = ["tuntap add tap0 mode tap", "addr add 172.16.0.1/30 dev tap0", "link set tap0 up", "link set lo up"];
+    const batch = [
+      "tuntap add tap0 mode tap",
+      "addr add 172.16.0.1/30 dev tap0",
+      "link set tap0 up",
+      "link set lo up",
+    ];
     await run(["ip", "-n", slot.name, "-batch", "-"], { input: `${batch.join("\n")}\n` });
     return slot;
   }

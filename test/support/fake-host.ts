@@ -9,7 +9,13 @@ import { FakeVmms } from "./fakes/vmms.ts";
 
 /** The host room on fakes of all rooms below it, with everything within a test's reach. */
 export async function makeFakeHost(
-  options: { slots?: number; readyTimeoutMs?: number; rooms?: Partial<FakeRooms> } = {},
+  options: {
+    slots?: number;
+    readyTimeoutMs?: number;
+    reconcileIntervalMs?: number;
+    closeTimeoutMs?: number;
+    rooms?: Partial<FakeRooms>;
+  } = {},
 ) {
   const rooms: FakeRooms = {
     state: new FakeState(),
@@ -29,9 +35,10 @@ export async function makeFakeHost(
       memoryOvercommit: 1,
       readyTimeoutMs: options.readyTimeoutMs ?? 1000,
       stopTimeoutMs: 200,
-      reconcileIntervalMs: 60_000,
+      reconcileIntervalMs: options.reconcileIntervalMs ?? 60_000,
       startWarnings: [],
     },
+    options.closeTimeoutMs,
   );
   await host.open();
   return { ...rooms, host, trace: () => host.trace(), [Symbol.asyncDispose]: () => host.close() };

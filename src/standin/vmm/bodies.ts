@@ -10,6 +10,7 @@ import {
   list,
   maybe,
   need,
+  parsedText,
   struct,
   text,
   unsigned,
@@ -157,7 +158,7 @@ export const metrics = struct(
   true,
 );
 
-const ipv4 = checkedText((value) => (isIPv4(value) ? { ok: value } : { why: "invalid IPv4 address syntax" }));
+const ipv4 = parsedText((value) => (isIPv4(value) ? { ok: value } : { why: "invalid IPv4 address syntax" }));
 
 export const mmdsConfig = struct("MmdsConfig", {
   version: withDefault(word(["V1", "V2"]), "V1"),

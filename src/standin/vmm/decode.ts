@@ -44,7 +44,7 @@ export function struct<F extends Fields>(name: string, fields: F, open = false):
         throw new JsonError(`unknown field \`${key}\`, ${expectedNames(names, "field")}`, keyEnd);
       }
       if (Object.hasOwn(values, key)) throw new JsonError(`duplicate field \`${key}\``, keyEnd);
-      values[key] = field.decode(value);
+      values[key] = settle(field.decode, value, value === node.members.at(-1)?.value ? node.end : value.end);
     }
     for (const [key, field] of Object.entries(fields)) {
       if (Object.hasOwn(values, key)) continue;
@@ -93,15 +93,35 @@ export function word<const W extends string>(words: readonly W[]): Decoder<W> {
   };
 }
 
-/** Text that has to pass a check, which returns the value or a sentence that says why not. */
-export function checkedText<T>(
-  check: (value: string) => { readonly ok: T } | { readonly why: string },
-): Decoder<T> {
+/** What a check of a text says: the value, or a sentence that says why there is none. */
+export type Checked<T> = { readonly ok: T } | { readonly why: string };
+
+/** Text that is checked as it is read: the complaint stands at its end. */
+export function parsedText<T>(check: (value: string) => Checked<T>): Decoder<T> {
   return (node) => {
     const result = check(text(node));
     if ("why" in result) throw new JsonError(result.why, node.end);
     return result.ok;
   };
+}
+
+/** Text that is checked after it was read: the complaint stands where the reader has got to by then. */
+export function checkedText<T>(check: (value: string) => Checked<T>): Decoder<T> {
+  return (node) => {
+    const result = check(text(node));
+    if ("why" in result) throw new JsonError(result.why, undefined);
+    return result.ok;
+  };
+}
+
+/** Decodes one field, and gives a complaint without a place this one. */
+function settle<T>(decode: Decoder<T>, node: JsonNode, place: Place): T {
+  try {
+    return decode(node);
+  } catch (error) {
+    if (error instanceof JsonError && error.place === undefined) throw new JsonError(error.reason, place);
+    throw error;
+  }
 }
 
 export function list<T>(decode: Decoder<T>): Decoder<readonly T[]> {

@@ -83,9 +83,12 @@ export class MicroVm {
       if (boot.from === "snapshot") await vm.#loaded();
       await vm.#balloon.setUp();
       if (boot.from === "kernel") await vm.#qemu.qmp.execute("cont");
-    } catch (error) {
+    } catch (cause) {
       vm.#qemu.kill();
-      throw error instanceof QmpError ? new Error(qemuWords(await vm.#qemu.ended), { cause: error }) : error;
+      const end = await vm.#qemu.ended;
+      // Either QEMU ended by itself and said why, or it refused a command and was killed for it.
+      const words = end.signal === null ? qemuWords(end) : String(cause);
+      throw new Error(words, { cause });
     }
     return vm;
   }

@@ -94,15 +94,20 @@ export class Jail implements AsyncDisposable {
   }
 
   /** Runs the jailer and waits until it and whoever holds its pipes are gone, which must be soon. */
-  async run(options: JailOptions = {}, timeoutMs = 15_000): Promise<Exit> {
-    let ended: Exit | undefined;
-    const exit = this.spawn(options).then((value) => (ended = value));
+  async run(options: JailOptions = {}): Promise<Exit> {
+    return this.ended(this.spawn(options));
+  }
+
+  /** How what spawn() started ended. Throws if it has not in time. */
+  async ended(exit: Promise<Exit>, timeoutMs = 15_000): Promise<Exit> {
+    let known: Exit | undefined;
+    const watch = exit.then((value) => (known = value));
     await waitFor(
       () => `the end of the jailer; it said: ${this.output}`,
-      () => ended,
+      () => known,
       timeoutMs,
     );
-    return exit;
+    return watch;
   }
 
   /** Starts a daemonized VMM in the jail and waits for its pid file and its API. */

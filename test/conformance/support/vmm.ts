@@ -133,7 +133,7 @@ export class Vmm implements AsyncDisposable {
     if (pid !== undefined) {
       const all = family(pid);
       kill(pid);
-      await this.#exit;
+      await this.exit(10_000);
       await expectAllGone(all);
     }
     if (this.#ownsDir) this.dir[Symbol.dispose]();

@@ -108,8 +108,9 @@ export class FakeStorage implements Storage {
     return Promise.resolve();
   }
 
-  takeBack(): Promise<void> {
-    return Promise.resolve();
+  async takeBack(): Promise<void> {
+    await Promise.resolve();
+    this.#fail("takeBack");
   }
 
   machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string } {
