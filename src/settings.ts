@@ -89,8 +89,10 @@ export function parseDuration(text: string): number {
   for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
     total += Number(amount) * UNIT_MS[unit as keyof typeof UNIT_MS];
   }
-  if (total <= 0 || total > 86_400_000) throw new TypeError("must be more than nothing and at most a day");
-  return total;
+  // Timers take whole milliseconds only.
+  const wholeMs = Math.round(total);
+  if (wholeMs < 1 || wholeMs > 86_400_000) throw new TypeError("must be at least 1ms and at most a day");
+  return wholeMs;
 }
 
 function cidr(text: string): string {

@@ -4,15 +4,38 @@ import type { ErrorAnswer } from "../contract/health.ts";
 
 /** Everything that a handler can throw, as the one error that clients see. */
 export function toAppError(thrown: unknown): AppError {
+  if (thrown instanceof AppError && thrown.code !== "internal") return thrown;
+  const shortage = shortageOf(thrown);
+  if (shortage !== undefined) return new AppError(shortage, SHORTAGES[shortage], { cause: thrown });
   if (thrown instanceof AppError) return thrown;
-  const errno = errnoOf(thrown);
-  if (errno === "ENOSPC" || errno === "EDQUOT") {
-    return new AppError("disk_full", "the daemon's filesystem has no room left", { cause: thrown });
-  }
   if (isFastifyError(thrown)) return fromFastify(thrown);
   return new AppError("internal", "the daemon failed in a way it did not expect; its log has the details", {
     cause: thrown,
   });
+}
+
+const SHORTAGES = {
+  disk_full: "the daemon's filesystem has no room left for a file of this size",
+  host_full: "the host has no memory, process or open file left for this",
+} as const;
+
+const SHORTAGE_OF: Readonly<Record<string, keyof typeof SHORTAGES>> = {
+  ENOSPC: "disk_full",
+  EDQUOT: "disk_full",
+  EFBIG: "disk_full",
+  ENOMEM: "host_full",
+  EAGAIN: "host_full",
+  EMFILE: "host_full",
+  ENFILE: "host_full",
+};
+
+/** What the host ran out of, when that is at the bottom of an error: no bug, and nothing of the client's doing. */
+function shortageOf(thrown: unknown): keyof typeof SHORTAGES | undefined {
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    const shortage = SHORTAGE_OF[errnoOf(error) ?? ""];
+    if (shortage !== undefined) return shortage;
+  }
+  return undefined;
 }
 
 export function toAnswer(error: AppError): ErrorAnswer {

@@ -2,6 +2,20 @@ import { chmodSync, chownSync, lstatSync, rmSync } from "node:fs";
 import { createConnection, type Server } from "node:net";
 import { errnoOf } from "../contract/errors.ts";
 
+/** Listens, or throws. What fails later, such as an accept without a free descriptor, is told to `onError` and ends nothing. */
+async function listening(
+  server: Server,
+  where: { path: string } | { host: string; port: number },
+  onError: (error: Error) => void,
+): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject);
+  server.listen(where, resolve);
+  await promise;
+  server.off("error", reject);
+  server.on("error", onError);
+}
+
 /** True when somebody answers on the socket. */
 async function answers(path: string): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -18,7 +32,12 @@ async function answers(path: string): Promise<boolean> {
  * Makes `server` listen on the Unix socket at `path` with mode 0660 and `gid`. A socket that a dead daemon left is replaced;
  * one that answers, or a file that is no socket, is left alone and refused with an Error.
  */
-export async function listenOnSocket(server: Server, path: string, gid: number | undefined): Promise<void> {
+export async function listenOnSocket(
+  server: Server,
+  path: string,
+  gid: number | undefined,
+  onError: (error: Error) => void,
+): Promise<void> {
   try {
     if (!lstatSync(path).isSocket()) throw new Error(`${path} exists and is not a socket: move it away`);
     if (await answers(path)) throw new Error(`another daemon answers on ${path}`);
@@ -26,23 +45,21 @@ export async function listenOnSocket(server: Server, path: string, gid: number |
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw error;
   }
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  // Nobody but root until the mode is set: the socket's mode follows the umask.
+  // Nobody but root until the mode is set: the socket's mode follows the umask, and is made before the first wait.
   const umask = process.umask(0o177);
-  server.once("error", reject);
-  server.listen(path, resolve);
+  const listens = listening(server, { path }, onError);
   process.umask(umask);
-  await promise;
-  server.off("error", reject);
+  await listens;
   if (gid !== undefined) chownSync(path, 0, gid);
   chmodSync(path, 0o660);
 }
 
 /** Makes `server` listen on a TCP address. */
-export async function listenOnTcp(server: Server, host: string, port: number): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once("error", reject);
-  server.listen({ host, port }, resolve);
-  await promise;
-  server.off("error", reject);
+export async function listenOnTcp(
+  server: Server,
+  host: string,
+  port: number,
+  onError: (error: Error) => void,
+): Promise<void> {
+  await listening(server, { host, port }, onError);
 }

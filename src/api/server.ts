@@ -13,14 +13,19 @@ import {
 } from "../contract/snapshot.ts";
 import type { Host } from "../host/host.ts";
 import { VERSION } from "../version.ts";
+import { readBodies } from "./bodies.ts";
 import { toAnswer, toAppError } from "./errors.ts";
+import { answerMalformed, answerUnroutable } from "./malformed.ts";
 import { type App, addRoutes } from "./routes.ts";
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
 /** How long a client may take to send its request; what the daemon takes to answer has no such limit. */
 const REQUEST_TIMEOUT_MS = 30_000;
 
-const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"] as const;
+/** Once nothing is under way, what is left on a connection is a request that never came whole. */
+const CLOSE_GRACE_MS = 1000;
+
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const;
 
 /** The API over HTTP, ready to listen. Knows the contract and the host, nothing below. */
 export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<App> {
@@ -33,13 +38,16 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     genReqId: () => crypto.randomUUID(),
     forceCloseConnections: "idle",
     return503OnClosing: false,
+    // Beyond any id, so that one that is too long is refused like one that is wrong in another way.
+    routerOptions: { maxParamLength: 64 * 1024 },
+    clientErrorHandler: answerMalformed,
+    frameworkErrors: answerUnroutable,
     // Silently turning "1" into 1 or dropping a field would do something else than the client asked for.
     ajv: {
       customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false },
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
-  // JSON alone: a body of another type is refused as that, not as JSON that does not fit.
-  app.removeContentTypeParser("text/plain");
+  readBodies(app);
 
   await app.register(swagger, {
     openapi: {
@@ -51,7 +59,8 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
       },
     },
     refResolver: {
-      buildLocalReference: ({ $id }, _base, _fragment, index) => (typeof $id === "string" ? $id : `def-${index}`),
+      buildLocalReference: ({ $id }, _base, _fragment, index) =>
+        typeof $id === "string" ? $id : `def-${index}`,
     },
   });
   for (const schema of [
@@ -91,6 +100,15 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
   });
   app.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
+  });
+  app.addHook("onSend", async (_request, reply) => {
+    const steps = reply.getHeader("server-timing");
+    const total = `total;dur=${reply.elapsedTime.toFixed(1)}`;
+    reply.header("server-timing", typeof steps === "string" && steps !== "" ? `${steps}, ${total}` : total);
+  });
+  // Closing ends idle connections at once and waits for requests under way; the host has closed before, so these are few.
+  app.addHook("preClose", async () => {
+    setTimeout(() => app.server.closeAllConnections(), CLOSE_GRACE_MS).unref();
   });
 
   const offered = new Map<string, Set<string>>();

@@ -23,8 +23,8 @@ export class Admission {
     return sum;
   }
 
-  /** Promises `memoryMib` to the machine. Throws `host_full` when that is more than the host may promise. */
-  reserve(id: MachineId, memoryMib: number): void {
+  /** Throws `host_full` when `memoryMib` is more than the host may promise now. */
+  refuseTooMuch(memoryMib: number): void {
     const free = this.limitMib - this.committedMib;
     if (memoryMib > free) {
       throw new AppError(
@@ -35,6 +35,11 @@ export class Admission {
         },
       );
     }
+  }
+
+  /** Promises `memoryMib` to the machine. Throws `host_full` when that is more than the host may promise. */
+  reserve(id: MachineId, memoryMib: number): void {
+    this.refuseTooMuch(memoryMib);
     this.#held.set(id, memoryMib);
   }
 

@@ -6,6 +6,8 @@ import type { ImageRef, MachineRecord } from "../model/records.ts";
 import { GUEST_NETWORK } from "../network/types.ts";
 import type { Vmm } from "../vmm/types.ts";
 import type { HostContext } from "./context.ts";
+import { giveBackSlot } from "./give-back.ts";
+import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 import { watchVmm } from "./vmm-death.ts";
@@ -45,25 +47,16 @@ export async function bringUp(
   const { id } = plan;
   return await withUndo(trace.log, async (undo) => {
     const operation = {
-      id: `${plan.operation}:${id}`,
+      id: operationId(plan.operation, id),
       kind: plan.operation,
       machine_id: id,
       started_at: clock.now(),
     };
-    let intended: MachineRecord | undefined;
-    // Registered first, so that it runs last and knows whether everything else could be undone.
-    undo.push("record", async (failed) => {
-      if (intended === undefined) return;
-      if (failed.length === 0) {
-        await state.commit({ drop: "machine", id }, { drop: "operation", id: operation.id });
-        return;
-      }
-      // The intent stays: the next start, or a delete, takes up what could not be undone now.
-      const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
-      await state.commit({ put: "machine", record: { ...intended, phase: "failed", error } });
-    });
     admission.reserve(id, plan.memory_mib);
-    undo.push("memory", () => admission.release(id));
+    // Memory and slot belong to the record as long as it is there, and it stays when something could not be undone.
+    undo.push("memory", (failed) => {
+      if (failed.length === 0) admission.release(id);
+    });
 
     const files = await storage.imageFiles(plan.image);
     const hostname = plan.guest_config.hostname ?? id;
@@ -77,7 +70,9 @@ export async function bringUp(
     );
 
     const slot = await trace.step("slot", () => network.acquire(signal));
-    undo.push("slot", () => network.release(slot));
+    undo.push("slot", async (failed) => {
+      if (failed.length === 0) await giveBackSlot(context, slot, trace);
+    });
 
     const jail_id = vmms.newJailId();
     let record: MachineRecord = {
@@ -107,10 +102,19 @@ export async function bringUp(
       },
       created_at: clock.now(),
     };
-    intended = record;
     await trace.step("intent", () =>
       state.commit({ put: "operation", record: operation }, { put: "machine", record }),
     );
+    // Knows whether everything after it could be undone.
+    undo.push("record", async (failed) => {
+      if (failed.length === 0) {
+        await state.commit({ drop: "machine", id }, { drop: "operation", id: operation.id });
+        return;
+      }
+      // The intent stays: the next start, or a delete, takes up what could not be undone now.
+      const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
+      await state.commit({ put: "machine", record: { ...record, phase: "failed", error } });
+    });
     await storage.makeMachine(id);
     undo.push("files", () => storage.removeMachine(id));
     const { snapshot_id } = plan;
@@ -189,6 +193,7 @@ export async function bringUp(
     if (plan.ready === "ssh") await vmms.noteLinuxBooted();
 
     // Last: until now only the daemon reached the guest, and the guest nobody.
+    undo.push("egress", () => network.closeEgress(slot));
     await trace.step("egress", () => network.openEgress(slot));
     record = { ...record, phase: "running", started_at: clock.now() };
     await trace.step("done", () =>

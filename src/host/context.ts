@@ -8,6 +8,7 @@ import type { Log } from "../system/log.ts";
 import { KeyedMutex } from "../system/mutex.ts";
 import type { Vmm, Vmms } from "../vmm/types.ts";
 import { Admission } from "./admission.ts";
+import { Creations } from "./creations.ts";
 
 /** The rooms below, by their doors. */
 export interface Rooms {
@@ -43,8 +44,8 @@ export interface HostContext extends Rooms {
   readonly admission: Admission;
   /** The VMMs of running machines. */
   readonly live: Map<MachineId, Vmm>;
-  /** Creates and restores under way, so that a delete can end them. */
-  readonly creations: Map<MachineId, AbortController>;
+  /** Creates and restores that are under way or wait for their turn, so that a delete can end them. */
+  readonly creations: Creations;
 }
 
 export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
@@ -55,6 +56,6 @@ export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
     snapshotLocks: new KeyedMutex(),
     admission: new Admission(settings.memoryOvercommit),
     live: new Map(),
-    creations: new Map(),
+    creations: new Creations(),
   };
 }

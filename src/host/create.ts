@@ -23,7 +23,7 @@ export async function createMachine(
   request: CreateMachine,
   trace: Trace,
 ): Promise<Created> {
-  const { storage, settings } = context;
+  const { storage, settings, admission } = context;
   if (request.artifact !== undefined && request.image !== undefined) {
     throw new AppError(
       "contradiction",
@@ -50,6 +50,8 @@ export async function createMachine(
   };
   const request_sha256 = requestDigest({ machine_id: id, ...wanted });
   return await creation(context, id, request_sha256, async (signal) => {
+    // Nothing is fetched for a machine that there is no room for.
+    admission.refuseTooMuch(wanted.memory_mib);
     const image = await trace.step("image", () =>
       artifact === undefined
         ? storage.localImage(request.image ?? settings.defaultImage, signal)

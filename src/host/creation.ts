@@ -2,6 +2,7 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { setAsideReason } from "./in-use.ts";
 
 /**
  * What create and restore share: one at a time for an id; the same request again is answered with the machine that is
@@ -13,7 +14,10 @@ export async function creation(
   request_sha256: string,
   make: (signal: AbortSignal) => Promise<MachineRecord>,
 ): Promise<{ record: MachineRecord; created: boolean }> {
+  // Entered before its turn comes: a delete ends all that were asked for before it.
+  using entered = context.creations.enter(id);
   using _lock = await context.machineLocks.acquire(id);
+  entered.signal.throwIfAborted();
   const existing = context.state.state.machines.get(id);
   if (existing !== undefined) {
     if (existing.request_sha256 === request_sha256) return { record: existing, created: false };
@@ -21,11 +25,9 @@ export async function creation(
       details: { machine_id: id, phase: existing.phase },
     });
   }
-  const cancel = new AbortController();
-  context.creations.set(id, cancel);
-  try {
-    return { record: await make(cancel.signal), created: true };
-  } finally {
-    context.creations.delete(id);
+  const unreadable = setAsideReason(context.state, "machine", id);
+  if (unreadable !== undefined) {
+    throw new AppError("machine_exists", `the state has a machine ${id} that cannot be read: ${unreadable}`);
   }
+  return { record: await make(entered.signal), created: true };
 }

@@ -1,6 +1,7 @@
 import type { SnapshotId } from "../contract/ids.ts";
 import type { OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
 /** DELETE /snapshots/{id}: idempotent. Machines made from it keep their disks. */
@@ -9,7 +10,7 @@ export async function deleteSnapshot(context: HostContext, id: SnapshotId, trace
   const { state, clock } = context;
   if (!state.state.snapshots.has(id)) return;
   const operation: OperationRecord = {
-    id: `delete-snapshot:${id}`,
+    id: operationId("delete-snapshot", id),
     kind: "delete-snapshot",
     snapshot_id: id,
     started_at: clock.now(),

@@ -2,18 +2,21 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { giveBack } from "./give-back.ts";
+import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
 /** DELETE /machines/{id}: idempotent. A create of this id that is under way is ended and undone first. */
 export async function deleteMachine(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
-  context.creations
-    .get(id)
-    ?.abort(new AppError("operation_cancelled", `machine ${id} was deleted while it was being made`));
+  context.creations.end(
+    new AppError("operation_cancelled", `machine ${id} was deleted while it was being made`),
+    id,
+  );
   using _lock = await context.machineLocks.acquire(id);
   const { state, clock } = context;
   if (!state.state.machines.has(id)) return;
   const operation: OperationRecord = {
-    id: `delete:${id}`,
+    id: operationId("delete", id),
     kind: "delete",
     machine_id: id,
     started_at: clock.now(),
@@ -24,19 +27,13 @@ export async function deleteMachine(context: HostContext, id: MachineId, trace: 
 
 /** The part of a delete that only goes forward: also what recovery runs. The caller holds the machine's lock. */
 export async function finishDelete(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
-  const { state, network, storage, vmms, live, admission } = context;
+  const { state, network, storage, vmms } = context;
   const record = state.state.machines.get(id);
-  const running = live.get(id);
-  live.delete(id);
-  await running?.detach();
-  if (record?.slot !== undefined && record.vmm !== undefined) {
-    const { vmm } = record;
-    const place = network.slot(record.slot.index);
+  const vmm = record?.vmm;
+  const place = record?.slot === undefined ? undefined : network.slot(record.slot.index);
+  if (place !== undefined && vmm !== undefined)
     await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
-    await trace.step("slot", () => network.release(place));
-  }
   await trace.step("files", () => storage.removeMachine(id));
-  admission.release(id);
   const stale = [...state.state.operations.values()].filter((operation) => operation.machine_id === id);
   await trace.step("done", () =>
     state.commit(
@@ -44,4 +41,5 @@ export async function finishDelete(context: HostContext, id: MachineId, trace: T
       ...stale.map((operation) => ({ drop: "operation", id: operation.id }) as const),
     ),
   );
+  await giveBack(context, id, place, trace);
 }

@@ -1,9 +1,8 @@
-import { AppError } from "../contract/errors.ts";
-import type { Health } from "../contract/health.ts";
+import { AppError, messageOf } from "../contract/errors.ts";
+import type { Health, Warning } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { CreateMachine, Machine, Phase } from "../contract/machine.ts";
 import type { CreateSnapshot, RestoreSnapshot, Snapshot } from "../contract/snapshot.ts";
-import { isAlive } from "../system/process.ts";
 import { VERSION } from "../version.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
 import { createMachine } from "./create.ts";
@@ -15,6 +14,7 @@ import { restoreSnapshot } from "./restore.ts";
 import { snapshotMachine } from "./snapshot.ts";
 import { stopMachine } from "./stop.ts";
 import { Trace } from "./trace.ts";
+import { takeNote } from "./vmm-death.ts";
 
 /** How long operations under way may take to end when the daemon is asked to end. */
 const CLOSE_TIMEOUT_MS = 10_000;
@@ -24,11 +24,13 @@ export class Host {
   readonly #context: HostContext;
   readonly #started = performance.now();
   readonly #working = new Set<Promise<unknown>>();
+  readonly #closeTimeoutMs: number;
   #closing = false;
   #patrol: NodeJS.Timeout | undefined;
 
-  constructor(rooms: Rooms, settings: HostSettings) {
+  constructor(rooms: Rooms, settings: HostSettings, closeTimeoutMs = CLOSE_TIMEOUT_MS) {
     this.#context = makeContext(rooms, settings);
+    this.#closeTimeoutMs = closeTimeoutMs;
   }
 
   /** Takes up what a former run left. The rooms are open. */
@@ -46,9 +48,7 @@ export class Host {
     this.#closing = true;
     clearInterval(this.#patrol);
     const reason = new AppError("shutting_down", "the daemon ended while this was under way; it was undone");
-    const limit = setTimeout(() => {
-      for (const creation of this.#context.creations.values()) creation.abort(reason);
-    }, CLOSE_TIMEOUT_MS);
+    const limit = setTimeout(() => this.#context.creations.end(reason), this.#closeTimeoutMs);
     while (this.#working.size > 0) await Promise.allSettled(this.#working);
     clearTimeout(limit);
     const { live } = this.#context;
@@ -132,7 +132,14 @@ export class Host {
       severity: "warning" as const,
       text: `the record of ${kind} ${id ?? "(no id)"} in the state cannot be used: ${reason}`,
     }));
-    const warnings = [...startWarnings, ...setAside, ...(await network.warnings())];
+    const ofNetwork = await network.warnings().catch((error: unknown): Warning[] => [
+      {
+        code: "network_unknown",
+        severity: "error",
+        text: `the host's network could not be looked at: ${messageOf(error)}`,
+      },
+    ]);
+    const warnings = [...startWarnings, ...setAside, ...ofNetwork];
     return {
       ok: !this.#closing && !warnings.some(({ severity }) => severity === "error"),
       version: VERSION,
@@ -168,10 +175,14 @@ export class Host {
     }
   }
 
-  /** A second look at what the watch on each VMM should have noticed already. */
+  /** A second look at what the watch on each VMM should have noticed already, and another try at what could not be recorded. */
   #checkAlive(): void {
-    for (const vmm of this.#context.live.values()) {
-      if (!isAlive(vmm.ref.process)) void vmm.waitGone(0);
+    const { live, machineLocks } = this.#context;
+    for (const [id, vmm] of live) {
+      if (machineLocks.isHeld(id)) continue;
+      void vmm.waitGone(0).then((gone) => {
+        if (gone) takeNote(this.#context, id, vmm);
+      });
     }
   }
 }

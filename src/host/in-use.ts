@@ -30,6 +30,15 @@ export function inUse({ state, setAside }: Pick<StateStore, "state" | "setAside"
   };
 }
 
+/** What is wrong with the record of this id, when it was set aside: the id is taken all the same. */
+export function setAsideReason(
+  { setAside }: Pick<StateStore, "setAside">,
+  wanted: "machine" | "snapshot",
+  id: string,
+): string | undefined {
+  return setAside.find((record) => record.kind === wanted && record.id === id)?.reason;
+}
+
 function fieldOf(value: unknown, name: string): unknown {
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined;
 }

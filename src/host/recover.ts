@@ -14,12 +14,20 @@ import { recordDeath, watchVmm } from "./vmm-death.ts";
  * The network room is open already and has the slots of all machines in the state.
  */
 export async function recover(context: HostContext): Promise<void> {
-  const { state, log } = context;
-  for (const machine of state.state.machines.values()) {
-    if (machine.phase === "running")
+  const { state, log, admission } = context;
+  const { machines, operations } = state.state;
+  // What a stop or a delete was ending is not to be taken over, nor is its end a death.
+  const ending = new Set(
+    [...operations.values()]
+      .filter(({ kind }) => kind === "stop" || kind === "delete")
+      .map(({ machine_id }) => machine_id),
+  );
+  for (const machine of machines.values()) {
+    if (machine.vmm !== undefined) admission.adopt(machine.id, machine.memory_mib);
+    if (machine.phase === "running" && !ending.has(machine.id))
       await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
   }
-  for (const operation of state.state.operations.values()) {
+  for (const operation of operations.values()) {
     await settle(context, operation.id, async () => {
       const direction = await takeUp(context, operation);
       log.info({ operation: operation.id, direction }, "an operation of a former run was taken up");
@@ -38,9 +46,8 @@ async function settle({ log }: HostContext, what: string, work: () => Promise<vo
 }
 
 async function adoptOrRecordDeath(context: HostContext, machine: MachineRecord): Promise<void> {
-  const { vmms, network, admission, live, log } = context;
+  const { vmms, network, live, log } = context;
   const { id, slot, vmm } = machine;
-  admission.adopt(id, machine.memory_mib);
   const adopted =
     slot === undefined || vmm === undefined
       ? undefined
@@ -49,9 +56,9 @@ async function adoptOrRecordDeath(context: HostContext, machine: MachineRecord):
     await recordDeath(context, machine);
     return;
   }
-  await network.openEgress(network.slot(slot.index));
   live.set(id, adopted);
   watchVmm(context, id, adopted);
+  await network.openEgress(network.slot(slot.index));
   log.info({ machine_id: id, pid: adopted.ref.process.pid }, "a running machine was taken over");
 }
 
@@ -88,7 +95,8 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
 }
 
 /** Jails and folders that no record owns: made before their intent was durable, or after it was undone. */
-async function removeLeftovers({ state, vmms, storage, log }: HostContext): Promise<void> {
+async function removeLeftovers(context: HostContext): Promise<void> {
+  const { state, vmms, storage, log } = context;
   const owned = inUse(state);
   if (!owned.complete) {
     log.warn({}, "a record that cannot be read may own anything: nothing is removed as a leftover");
@@ -96,18 +104,24 @@ async function removeLeftovers({ state, vmms, storage, log }: HostContext): Prom
   }
   for (const jail_id of await vmms.listJails()) {
     if (owned.jails.has(jail_id)) continue;
-    await vmms.release({ jail_id, uid: -1, gid: -1, netns_path: "" });
-    log.warn({ jail_id }, "a jail that nobody owns was removed");
+    await settle(context, `jail ${jail_id}`, async () => {
+      await vmms.release({ jail_id, uid: -1, gid: -1, netns_path: "" });
+      log.warn({ jail_id }, "a jail that nobody owns was removed");
+    });
   }
   const { machines, snapshots } = await storage.list();
   for (const id of machines) {
     if (owned.machines.has(id)) continue;
-    await storage.removeMachine(id);
-    log.warn({ machine_id: id }, "files of a machine that is not in the state were removed");
+    await settle(context, `files of machine ${id}`, async () => {
+      await storage.removeMachine(id);
+      log.warn({ machine_id: id }, "files of a machine that is not in the state were removed");
+    });
   }
   for (const id of snapshots) {
     if (owned.snapshots.has(id)) continue;
-    await storage.removeSnapshot(id);
-    log.warn({ snapshot_id: id }, "files of a snapshot that is not in the state were removed");
+    await settle(context, `files of snapshot ${id}`, async () => {
+      await storage.removeSnapshot(id);
+      log.warn({ snapshot_id: id }, "files of a snapshot that is not in the state were removed");
+    });
   }
 }

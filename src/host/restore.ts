@@ -22,12 +22,13 @@ export async function restoreSnapshot(
   const request_sha256 = requestDigest({
     ...body,
     snapshot_id: snapshot,
+    memory: request.memory ?? false,
     ready: request.ready ?? "ssh",
     guest_config: request.guest_config ?? {},
   });
   return await creation(context, id, request_sha256, async (signal) => {
-    // Held until the machine runs: nobody deletes the disk while it is being cloned.
-    using _lock = await context.snapshotLocks.acquire(snapshot);
+    // Held until the machine runs, together with other restores: nobody deletes the disk while it is being cloned.
+    using _lock = await context.snapshotLocks.acquireShared(snapshot);
     const record = context.state.state.snapshots.get(snapshot);
     if (record === undefined) {
       if (request.snapshot !== undefined) {

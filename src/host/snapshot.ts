@@ -1,9 +1,11 @@
 import { release } from "node:os";
-import { AppError, messageOf } from "../contract/errors.ts";
+import { AppError } from "../contract/errors.ts";
 import { type MachineId, type SnapshotId, snapshotId } from "../contract/ids.ts";
 import type { CreateSnapshot } from "../contract/snapshot.ts";
 import type { MachineRecord, OperationRecord, SnapshotRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { setAsideReason } from "./in-use.ts";
+import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 
@@ -33,6 +35,13 @@ export async function snapshotMachine(
   if (machine === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
   if (state.state.snapshots.has(snapshot))
     throw new AppError("snapshot_exists", `a snapshot ${snapshot} exists`);
+  const unreadable = setAsideReason(state, "snapshot", snapshot);
+  if (unreadable !== undefined) {
+    throw new AppError(
+      "snapshot_exists",
+      `the state has a snapshot ${snapshot} that cannot be read: ${unreadable}`,
+    );
+  }
   if (machine.phase !== "running" && machine.phase !== "stopped") {
     throw new AppError(
       "wrong_phase",
@@ -44,22 +53,26 @@ export async function snapshotMachine(
   }
   return await withUndo(trace.log, async (undo) => {
     const operation: OperationRecord = {
-      id: `snapshot:${snapshot}`,
+      id: operationId("snapshot", snapshot),
       kind: "snapshot",
       machine_id: id,
       snapshot_id: snapshot,
       started_at: clock.now(),
     };
     await trace.step("intent", () => state.commit({ put: "operation", record: operation }));
+    // A guest that still stands is let go on by the next start, which the intent tells of it.
     undo.push("intent", async (failed) => {
       if (failed.length === 0) await state.commit({ drop: "operation", id: operation.id });
     });
     undo.push("files", () => storage.removeSnapshot(snapshot));
 
+    const vmm = context.live.get(id);
+    // Resuming a guest that runs is allowed and does nothing, so it is right whatever failed.
+    undo.push("pause", async () => {
+      if (vmm?.gone.aborted === false) await vmm.resume();
+    });
     const synced = await trace.step("sync", () => syncGuest(context, machine));
-    const { disk, pausedMs } = await trace.step("clone", () =>
-      clonePaused(context, machine, snapshot),
-    );
+    const { disk, pausedMs } = await trace.step("clone", () => clonePaused(context, machine, snapshot));
 
     const created_at = clock.now();
     const files = await trace.step("hash", () =>
@@ -109,9 +122,9 @@ async function syncGuest({ guests }: HostContext, machine: MachineRecord): Promi
   return await guests.sync(guest, SYNC_TIMEOUT_MS);
 }
 
-/** Clones the disk while the guest stands still, and lets it go on whatever happens. */
+/** Clones the disk while the guest stands still, and lets it go on. */
 async function clonePaused(
-  { storage, live, log }: HostContext,
+  { storage, live }: HostContext,
   machine: MachineRecord,
   snapshot: SnapshotId,
 ): Promise<{ disk: { clone: "reflink" | "copy" }; pausedMs: number }> {
@@ -122,19 +135,8 @@ async function clonePaused(
     return { disk: await storage.stageSnapshot(machine.id, snapshot), pausedMs: 0 };
   }
   const started = performance.now();
-  try {
-    await vmm.pause();
-    const disk = await storage.stageSnapshot(machine.id, snapshot);
-    await vmm.resume();
-    return { disk, pausedMs: Math.round((performance.now() - started) * 10) / 10 };
-  } catch (error) {
-    // Resuming a guest that runs is allowed and does nothing, so it is right whatever failed.
-    await vmm.resume().catch((reason: unknown) => {
-      log.error(
-        { machine_id: machine.id, reason: messageOf(reason) },
-        "a guest could not be resumed after a failed snapshot",
-      );
-    });
-    throw error;
-  }
+  await vmm.pause();
+  const disk = await storage.stageSnapshot(machine.id, snapshot);
+  await vmm.resume();
+  return { disk, pausedMs: Math.round((performance.now() - started) * 10) / 10 };
 }

@@ -2,6 +2,8 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { giveBack } from "./give-back.ts";
+import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
 /** POST /machines/{id}/stop: a clean shutdown within the limit, then SIGKILL. Keeps disk and identity, frees slot and jail. */
@@ -11,8 +13,14 @@ export async function stopMachine(context: HostContext, id: MachineId, trace: Tr
   const record = state.state.machines.get(id);
   if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
   if (record.phase === "stopped" || record.phase === "failed") return;
+  if (record.phase === "starting") {
+    // Left by a create that could neither end nor be undone.
+    throw new AppError("wrong_phase", `machine ${id} never came up; it can only be deleted`, {
+      details: { phase: record.phase },
+    });
+  }
   const operation: OperationRecord = {
-    id: `stop:${id}`,
+    id: operationId("stop", id),
     kind: "stop",
     machine_id: id,
     started_at: clock.now(),
@@ -30,19 +38,12 @@ export async function finishStop(
   trace: Trace,
   clean: boolean,
 ): Promise<void> {
-  const { state, network, storage, vmms, clock, live, admission } = context;
+  const { state, network, storage, vmms, clock } = context;
   const { id, slot, vmm, error: _error, ...kept } = record;
-  // Out of `live` first: the end of this VMM is ours, not a death to be noted.
-  const running = live.get(id);
-  live.delete(id);
-  await running?.detach();
-  if (slot !== undefined && vmm !== undefined) {
-    const place = network.slot(slot.index);
+  const place = slot === undefined ? undefined : network.slot(slot.index);
+  if (place !== undefined && vmm !== undefined)
     await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
-    await trace.step("slot", () => network.release(place));
-  }
   await storage.takeBack(id);
-  admission.release(id);
   const after: MachineRecord = {
     ...kept,
     id,
@@ -53,6 +54,7 @@ export async function finishStop(
   await trace.step("done", () =>
     state.commit({ put: "machine", record: after }, { drop: "operation", id: operation.id }),
   );
+  await giveBack(context, id, place, trace);
 }
 
 /** Asks the guest to go, and waits for it within the limit. Returns whether it went by itself. */

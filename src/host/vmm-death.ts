@@ -3,30 +3,44 @@ import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord } from "../model/records.ts";
 import type { Vmm } from "../vmm/types.ts";
 import type { HostContext } from "./context.ts";
+import { finishDelete } from "./delete.ts";
+import { giveBack } from "./give-back.ts";
+import { operationId } from "./operation-id.ts";
+import { finishStop } from "./stop.ts";
+import { Trace } from "./trace.ts";
 
 const LOG_TAIL_BYTES = 4096;
 
 /** Takes note when the VMM of a running machine ends by itself. */
 export function watchVmm(context: HostContext, id: MachineId, vmm: Vmm): void {
-  const ended = (): void => {
-    noteDeath(context, id, vmm).catch((error: unknown) => {
-      context.log.error(
-        { machine_id: id, reason: messageOf(error) },
-        "the end of a VMM could not be recorded",
-      );
-    });
-  };
+  const ended = (): void => takeNote(context, id, vmm);
   if (vmm.gone.aborted) ended();
   else vmm.gone.addEventListener("abort", ended, { once: true });
+}
+
+/** Records the death of `vmm`, unless somebody did already, or ended it. A failure is in the log, and can be tried again. */
+export function takeNote(context: HostContext, id: MachineId, vmm: Vmm): void {
+  noteDeath(context, id, vmm).catch((error: unknown) => {
+    context.log.error(
+      { machine_id: id, reason: messageOf(error) },
+      "the end of a VMM could not be recorded yet",
+    );
+  });
 }
 
 async function noteDeath(context: HostContext, id: MachineId, vmm: Vmm): Promise<void> {
   using _lock = await context.machineLocks.acquire(id);
   // A stop or a delete that held the lock ended this VMM itself.
   if (context.live.get(id) !== vmm) return;
-  const record = context.state.state.machines.get(id);
+  const { machines, operations } = context.state.state;
+  const record = machines.get(id);
   if (record?.phase !== "running") return;
-  await recordDeath(context, record);
+  // Or it could not be finished after it had done so: then this is the time to.
+  const stop = operations.get(operationId("stop", id));
+  const trace = new Trace(context.log);
+  if (operations.has(operationId("delete", id))) await finishDelete(context, id, trace);
+  else if (stop !== undefined) await finishStop(context, record, stop, trace, false);
+  else await recordDeath(context, record);
 }
 
 /**
@@ -34,21 +48,16 @@ async function noteDeath(context: HostContext, id: MachineId, vmm: Vmm): Promise
  * Its slot, jail and memory go; its disk stays. The caller holds the machine's lock.
  */
 export async function recordDeath(context: HostContext, record: MachineRecord): Promise<void> {
-  const { state, network, storage, vmms, clock, live, admission, log } = context;
+  const { state, network, storage, vmms, clock, log } = context;
   const { id, slot, vmm, error: _error, ...kept } = record;
   const files = storage.machineFiles(id);
   const vmmLog = await storage.tail(files.vmmLog, LOG_TAIL_BYTES);
   const console = await storage.tail(files.console, LOG_TAIL_BYTES);
   const clean = /exiting successfully/i.test(vmmLog) && !/kernel panic/i.test(console);
   const lastLine = console.trimEnd().split("\n").at(-1) ?? "";
-  if (vmm !== undefined && slot !== undefined) {
-    await vmms.release({ ...vmm, netns_path: network.slot(slot.index).netns_path });
-  }
+  const place = slot === undefined ? undefined : network.slot(slot.index);
+  if (place !== undefined && vmm !== undefined) await vmms.release({ ...vmm, netns_path: place.netns_path });
   await storage.takeBack(id);
-  if (slot !== undefined) await network.release(network.slot(slot.index));
-  await live.get(id)?.detach();
-  live.delete(id);
-  admission.release(id);
   const after: MachineRecord = {
     ...kept,
     id,
@@ -57,5 +66,6 @@ export async function recordDeath(context: HostContext, record: MachineRecord): 
     stopped_at: clock.now(),
   };
   await state.commit({ put: "machine", record: after });
+  await giveBack(context, id, place, new Trace(log));
   log.warn({ machine_id: id, phase: after.phase, console_tail: console }, "a VMM ended by itself");
 }

@@ -56,8 +56,10 @@ export class Artifacts {
    * server is asked whether its file is still the one we have. Callers at the same time share one transfer.
    * Throws `artifact_refused`, `artifact_unavailable`, `image_invalid`, `disk_full`.
    */
-  async get(wanted: Wanted, signal?: AbortSignal): Promise<FileDigest> {
-    const url = this.#parse(wanted.url);
+  async get(request: Wanted, signal?: AbortSignal): Promise<FileDigest> {
+    const url = this.#parse(request.url);
+    // From here on its URL is what it is called in errors and logs: a query may carry a signature.
+    const wanted = { ...request, url: request.url.replace(/[?#].*$/s, "") };
     if (wanted.sha256 !== undefined) {
       const size = await this.#store.sizeOf(wanted.sha256);
       if (size !== undefined) {

@@ -111,14 +111,15 @@ class StorageRoom implements Storage {
   async fetchImage(artifact: Artifact, signal?: AbortSignal): Promise<ImageRef> {
     const { artifacts, images, initrds } = this.#opened;
     const { kernel_image_url, rootfs_url, kernel_sha256, rootfs_sha256 } = artifact;
-    // When one of the two fails, the other is not waited for.
+    // When one of the two fails, the other is broken off.
     const failed = new AbortController();
     const either = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+    const fetches = [
+      artifacts.get({ kind: "kernel", url: kernel_image_url, sha256: kernel_sha256 }, either),
+      artifacts.get({ kind: "rootfs", url: rootfs_url, sha256: rootfs_sha256 }, either),
+    ] as const;
     try {
-      const [kernel, rootfs] = await Promise.all([
-        artifacts.get({ kind: "kernel", url: kernel_image_url, sha256: kernel_sha256 }, either),
-        artifacts.get({ kind: "rootfs", url: rootfs_url, sha256: rootfs_sha256 }, either),
-      ]);
+      const [kernel, rootfs] = await Promise.all(fetches);
       const drivers = await images.modulesFor(kernel.sha256);
       const initrd_sha256 = await initrds.make(drivers?.folder ?? this.#options.imageDir, drivers?.modules);
       return {
@@ -132,6 +133,7 @@ class StorageRoom implements Storage {
       };
     } catch (error) {
       failed.abort(error);
+      await Promise.allSettled(fetches);
       signal?.throwIfAborted();
       throw storageError(error, "Fetching the artifact");
     }

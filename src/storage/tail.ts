@@ -29,7 +29,10 @@ export async function tailOf(path: string, maxBytes: number): Promise<string> {
     const length = Math.min(size, maxBytes);
     const bytes = Buffer.alloc(length);
     const { bytesRead } = await handle.read(bytes, 0, length, size - length);
-    return harmless(bytes.subarray(0, bytesRead).toString("utf8"));
+    let start = 0;
+    // A character that the cut went through is left out.
+    if (length < size) while (((bytes[start] ?? 0) & 0xc0) === 0x80) start += 1;
+    return harmless(bytes.subarray(start, bytesRead).toString("utf8"));
   } catch (error) {
     const errno = errnoOf(error);
     // ELOOP and ENXIO: a link or a pipe stands there.

@@ -25,14 +25,25 @@ test("what goes wrong is answered clearly, and undone wholly", async (t) => {
         assert.match(answer.body.error, /make images/);
       });
 
-      await t.test("a guest that does not get ready in time is 504 with its console, and nothing of it stays", async () => {
-        const answer = await world.post("/machines", { machine_id: "slow", memory_mib: 64, storage_bytes: 1024 ** 3 });
-        assert.deepEqual([answer.status, answer.body.code], [504, "guest_not_ready"], JSON.stringify(answer.body));
-        assert.equal(typeof answer.body.details.console_tail, "string");
-        assert.equal((await world.get("/machines/slow")).status, 404);
-        assert.deepEqual(readdirSync(join(world.rootDir, "machines")), []);
-        await world.assertMatchesState();
-      });
+      await t.test(
+        "a guest that does not get ready in time is 504 with its console, and nothing of it stays",
+        async () => {
+          const answer = await world.post("/machines", {
+            machine_id: "slow",
+            memory_mib: 64,
+            storage_bytes: 1024 ** 3,
+          });
+          assert.deepEqual(
+            [answer.status, answer.body.code],
+            [504, "guest_not_ready"],
+            JSON.stringify(answer.body),
+          );
+          assert.equal(typeof answer.body.details.console_tail, "string");
+          assert.equal((await world.get("/machines/slow")).status, 404);
+          assert.deepEqual(readdirSync(join(world.rootDir, "machines")), []);
+          await world.assertMatchesState();
+        },
+      );
 
       await t.test("a delete ends a create that is under way", async () => {
         const creating = world.post("/machines", { machine_id: "cut", memory_mib: 192 });

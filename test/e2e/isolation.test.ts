@@ -26,7 +26,9 @@ async function isDenied(world: World, machine: Machine, address: string, port: n
 
 /** Which of the commands succeed in the guest, over one SSH connection: side by side, since each waits for its limit. */
 async function successes(world: World, machine: Machine, commands: readonly string[]): Promise<boolean[]> {
-  const script = commands.map((command, index) => `( if ${command}; then echo ${index} yes; else echo ${index} no; fi ) &`).join("\n");
+  const script = commands
+    .map((command, index) => `( if ${command}; then echo ${index} yes; else echo ${index} no; fi ) &`)
+    .join("\n");
   const lines = (await world.print(machine, `${script}\nwait`)).split("\n");
   assert.equal(lines.length, commands.length);
   return commands.map((_, index) => lines.includes(`${index} yes`));
@@ -52,10 +54,21 @@ test("ten machines at once reach the outside, and neither each other nor the hos
 
       await t.test("all of them reach the outside at once, and their resolver", async () => {
         const results = await Promise.all(
-          machines.map((machine) => successes(world, machine, [tcp(public_address, 443, PATIENT_S), `timeout 30 busybox nslookup some.example ${private_resolver} >/dev/null`])),
+          machines.map((machine) =>
+            successes(world, machine, [
+              tcp(public_address, 443, PATIENT_S),
+              `timeout 30 busybox nslookup some.example ${private_resolver} >/dev/null`,
+            ]),
+          ),
         );
-        assert.deepEqual(results.flat(), Array.from({ length: 20 }, () => true));
-        assert.match(await world.print(one, "cat /etc/resolv.conf"), new RegExp(`nameserver ${private_resolver}`));
+        assert.deepEqual(
+          results.flat(),
+          Array.from({ length: 20 }, () => true),
+        );
+        assert.match(
+          await world.print(one, "cat /etc/resolv.conf"),
+          new RegExp(`nameserver ${private_resolver}`),
+        );
       });
 
       await t.test("none reaches a private range, its neighbours, the host or the gateway", async () => {
@@ -86,7 +99,16 @@ test("ten machines at once reach the outside, and neither each other nor the hos
 
       await t.test("the host answers once that one rule is lifted", async () => {
         // The servers of the outside are not on the host: a shell of the host's own namespace serves here.
-        const server = world.playground.host.command(["busybox", "nc", "-ll", "-p", "2222", "-e", "echo", "hello"]);
+        const server = world.playground.host.command([
+          "busybox",
+          "nc",
+          "-ll",
+          "-p",
+          "2222",
+          "-e",
+          "echo",
+          "hello",
+        ]);
         const { spawn } = await import("node:child_process");
         const [file, ...args] = server;
         const child = spawn(file, args, { stdio: "ignore" });
@@ -99,16 +121,19 @@ test("ten machines at once reach the outside, and neither each other nor the hos
         }
       });
 
-      await t.test("a neighbour answers once the three rules in the way are lifted, and not before", async () => {
-        const neighbour = two.runtime_host ?? "";
-        await nft(`insert rule inet ${table} from_slot accept`);
-        assert.ok(await isDenied(world, one, neighbour, 22), "one of three is lifted");
-        await nft(`insert rule inet ${table} to_slot accept`);
-        assert.ok(await isDenied(world, one, neighbour, 22), "two of three are lifted");
-        await placeIn(two.vmm?.netns ?? "").run(["nft", "insert rule inet computer-host forward accept"]);
-        // sshd speaks first: its banner is the line that is waited for.
-        assert.ok(await reaches(world, one, neighbour, 22), "all three are lifted");
-      });
+      await t.test(
+        "a neighbour answers once the three rules in the way are lifted, and not before",
+        async () => {
+          const neighbour = two.runtime_host ?? "";
+          await nft(`insert rule inet ${table} from_slot accept`);
+          assert.ok(await isDenied(world, one, neighbour, 22), "one of three is lifted");
+          await nft(`insert rule inet ${table} to_slot accept`);
+          assert.ok(await isDenied(world, one, neighbour, 22), "two of three are lifted");
+          await placeIn(two.vmm?.netns ?? "").run(["nft", "insert rule inet computer-host forward accept"]);
+          // sshd speaks first: its banner is the line that is waited for.
+          assert.ok(await reaches(world, one, neighbour, 22), "all three are lifted");
+        },
+      );
 
       await t.test("a guest cannot speak from an address that is not its own", async () => {
         const heard = async (text: string): Promise<boolean> => {
@@ -119,15 +144,22 @@ test("ten machines at once reach the outside, and neither each other nor the hos
         const send = (text: string) => `echo ${text} > /dev/udp/${public_address}/9`;
         await world.ssh(one, `bash -c '${send("honest")}'; sleep 0.2`);
         assert.ok(await heard("honest"), "what is sent from its own address arrives");
-        const spoof = "ip addr add 172.16.0.9/32 dev eth0; ip route replace 203.0.113.7/32 via 172.16.0.1 dev eth0 src 172.16.0.9";
-        await world.ssh(one, `${spoof}; bash -c '${send("forged")}'; sleep 0.5; ip route del 203.0.113.7/32; ip addr del 172.16.0.9/32 dev eth0`);
+        const spoof =
+          "ip addr add 172.16.0.9/32 dev eth0; ip route replace 203.0.113.7/32 via 172.16.0.1 dev eth0 src 172.16.0.9";
+        await world.ssh(
+          one,
+          `${spoof}; bash -c '${send("forged")}'; sleep 0.5; ip route del 203.0.113.7/32; ip addr del 172.16.0.9/32 dev eth0`,
+        );
         assert.equal(await heard("forged"), false);
       });
 
       await t.test("nobody outside reaches a guest, and the host does", async () => {
         await world.playground.outside.run(["ip", "route", "replace", "10.200.0.0/24", "via", host_address]);
         const probe = (place: typeof world.playground.host) =>
-          place.run(["bash", "-c", `timeout 2 bash -c 'exec 3<>/dev/tcp/${one.runtime_host}/22 && head -c 4 <&3'`], { okCodes: [0, 1, 124] });
+          place.run(
+            ["bash", "-c", `timeout 2 bash -c 'exec 3<>/dev/tcp/${one.runtime_host}/22 && head -c 4 <&3'`],
+            { okCodes: [0, 1, 124] },
+          );
         assert.equal((await probe(world.playground.outside)).stdout, "");
         assert.equal((await probe(world.playground.host)).stdout, "SSH-");
       });

@@ -4,7 +4,11 @@ import { inWorld } from "../support/world.ts";
 
 test("a machine from create to delete: every call, with a real guest behind it", async () => {
   await inWorld(async (world) => {
-    const machine = await world.create("one", { vcpus: 1, memory_mib: 256, guest_config: { hostname: "uno.example" } });
+    const machine = await world.create("one", {
+      vcpus: 1,
+      memory_mib: 256,
+      guest_config: { hostname: "uno.example" },
+    });
     assert.equal(machine.phase, "running");
 
     // Who the guest is, as seen from inside it.
@@ -15,8 +19,13 @@ test("a machine from create to delete: every call, with a real guest behind it",
       machine.guest_ssh_host_public_key?.split(" ").slice(0, 2).join(" "),
     );
     assert.match(await world.print(machine, "cat /etc/hosts"), /uno\.example/);
-    assert.match(await world.print(machine, "cat /root/.ssh/authorized_keys"), new RegExp(world.key.publicLine.replace(/[+/.]/g, "\\$&")));
-    const mebibytes = Number(await world.print(machine, "awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo"));
+    assert.match(
+      await world.print(machine, "cat /root/.ssh/authorized_keys"),
+      new RegExp(world.key.publicLine.replace(/[+/.]/g, "\\$&")),
+    );
+    const mebibytes = Number(
+      await world.print(machine, "awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo"),
+    );
     assert.ok(mebibytes > 190 && mebibytes <= 256, `the guest has ${mebibytes} MiB`);
     assert.equal(await world.print(machine, "nproc"), "1");
 
@@ -54,7 +63,10 @@ test("a machine from create to delete: every call, with a real guest behind it",
     assert.equal(await world.print(restored, "cat /etc/machine-id"), restored.guest_machine_id);
     assert.notEqual(restored.guest_machine_id, machine.guest_machine_id);
     assert.notEqual(restored.guest_ssh_host_public_key, machine.guest_ssh_host_public_key);
-    assert.ok(Number(await world.print(restored, "df -k / | awk 'NR==2 {print $2}'")) > 900_000, "the filesystem grew with its disk");
+    assert.ok(
+      Number(await world.print(restored, "df -k / | awk 'NR==2 {print $2}'")) > 900_000,
+      "the filesystem grew with its disk",
+    );
     await world.assertMatchesState();
 
     // Deleting the source and the snapshot harms nobody.

@@ -60,7 +60,9 @@ test("on a filesystem that cannot clone by reference, the mode reflink refuses t
     await run(["umount", mount]);
   });
   await assert.rejects(
-    run(["./computer-host"], { env: { FIRECRACKER_HOST_ROOT_DIR: join(mount, "root"), FIRECRACKER_HOST_DISK_CLONE_MODE: "reflink" } }),
+    run(["./computer-host"], {
+      env: { FIRECRACKER_HOST_ROOT_DIR: join(mount, "root"), FIRECRACKER_HOST_DISK_CLONE_MODE: "reflink" },
+    }),
     /FIRECRACKER_HOST_DISK_CLONE_MODE/,
   );
 });

@@ -10,7 +10,10 @@ test("machines outlive the daemon: a restart, a kill, and a second daemon on the
     await world.ssh(machine, "echo $$ > /run/still-here; sleep 600 >/dev/null 2>&1 & echo $! > /run/sleeper");
     const sleeper = await world.print(machine, "cat /run/sleeper");
 
-    await assert.rejects(world.playground.host.run(["env", `FIRECRACKER_HOST_ROOT_DIR=${world.rootDir}`, "./computer-host"]), /another daemon runs/);
+    await assert.rejects(
+      world.playground.host.run(["env", `FIRECRACKER_HOST_ROOT_DIR=${world.rootDir}`, "./computer-host"]),
+      /another daemon runs/,
+    );
 
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const code = await world.endDaemon(signal);

@@ -11,7 +11,8 @@ test("a snapshot of a guest that is writing: its own filesystem comes up whole, 
       "nohup sh -c 'i=0; while :; do i=$((i+1)); echo $i >> /root/count; sync /root/count; dd if=/dev/urandom of=/root/noise.$((i%8)) bs=64k count=4 2>/dev/null; done' >/dev/null 2>&1 &",
     );
     let synced = 0;
-    while (synced < 3) synced = Number(await world.print(source, "tail -n 1 /root/count 2>/dev/null || echo 0"));
+    while (synced < 3)
+      synced = Number(await world.print(source, "tail -n 1 /root/count 2>/dev/null || echo 0"));
     const snapshot = await world.post("/machines/source/snapshots", { snapshot_id: "busy" });
     assert.equal(snapshot.status, 201, JSON.stringify(snapshot.body));
     const after = Number(await world.print(source, "sleep 1; tail -n 1 /root/count"));
@@ -34,7 +35,11 @@ test("a snapshot of a guest that is writing: its own filesystem comes up whole, 
     for (const machine of machines) {
       const lines = (await world.print(machine, "cat /root/count")).split("\n").map(Number);
       assert.ok(lines.length >= synced, `${lines.length} lines of at least ${synced}`);
-      assert.deepEqual(lines, Array.from({ length: lines.length }, (_, index) => index + 1), "no line is torn or missing");
+      assert.deepEqual(
+        lines,
+        Array.from({ length: lines.length }, (_, index) => index + 1),
+        "no line is torn or missing",
+      );
       assert.equal(await world.print(machine, "hostname"), machine.id);
       assert.equal(await world.print(machine, "cat /etc/machine-id"), machine.guest_machine_id);
       assert.doesNotMatch(await world.print(machine, "dmesg | grep -i 'ext4.*error' || true"), /error/i);

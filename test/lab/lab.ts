@@ -87,7 +87,7 @@ export class Lab implements AsyncDisposable {
 }
 
 /**
- * Boots the lab with the checkout, the images and the real pair (if one is given) in it, under /lab. Builds the lab's
+ * Boots the lab with the daemon, an image and the real pair (if one is given) in it, under /lab. Builds the lab's
  * disk if it is not there. With KEEP=1 the console and the logs of QEMU are kept.
  */
 export async function startLab({ imageDir, pair }: LabOptions): Promise<Lab> {

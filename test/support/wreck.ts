@@ -13,7 +13,8 @@ function entries(folder: string): string[] {
 export function jailedProcesses(rootDir: string): number[] {
   const roots = new Set<string>();
   for (const exec of entries(`${rootDir}/jails`)) {
-    for (const id of entries(`${rootDir}/jails/${exec}`)) roots.add(inodeOf(`${rootDir}/jails/${exec}/${id}/root`) ?? "");
+    for (const id of entries(`${rootDir}/jails/${exec}`))
+      roots.add(inodeOf(`${rootDir}/jails/${exec}/${id}/root`) ?? "");
   }
   roots.delete("");
   return entries("/proc")
@@ -37,7 +38,10 @@ export async function removeAllOf(rootDir: string, tag: string): Promise<void> {
   for (const netns of entries("/run/netns").filter((name) => name.startsWith(`ch-${tag}-`))) {
     await run(["ip", "netns", "del", netns], { okCodes: [0, 1] });
   }
-  for (const hierarchy of ["/sys/fs/cgroup", ...entries("/sys/fs/cgroup").map((name) => `/sys/fs/cgroup/${name}`)]) {
+  for (const hierarchy of [
+    "/sys/fs/cgroup",
+    ...entries("/sys/fs/cgroup").map((name) => `/sys/fs/cgroup/${name}`),
+  ]) {
     const parent = `${hierarchy}/computer-host-${tag}`;
     for (let attempt = 0; attempt < 20 && entries(parent).length > 0; attempt += 1) {
       await run(["find", parent, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"], { okCodes: [0, 1] });

@@ -49,6 +49,8 @@ test("durations are read as Go writes them", () => {
   assert.equal(parseDuration("1m30s"), 90_000);
   assert.equal(parseDuration("250ms"), 250);
   assert.equal(parseDuration("0.5h"), 1_800_000);
+  assert.equal(parseDuration("1.5ms"), 2, "timers refuse fractions");
+  assert.equal(parseDuration("1.001s"), 1001);
   for (const text of ["", "5", "s", "-5s", "5 s", "0s", "48h"])
     assert.throws(() => parseDuration(text), text);
 });

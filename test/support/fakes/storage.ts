@@ -140,9 +140,7 @@ export class FakeStorage implements Storage {
     return { clone: this.cloneMode, size_bytes: size };
   }
 
-  async finishSnapshot(
-    id: SnapshotId,
-  ): Promise<{
+  async finishSnapshot(id: SnapshotId): Promise<{
     disk: { size_bytes: number; sha256_hex: string };
     manifest: { size_bytes: number; sha256_hex: string };
   }> {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pino } from "pino";
+import { AppError } from "../../../src/contract/errors.ts";
 import { makeServer } from "../../../src/api/server.ts";
 import { makeFakeHost } from "../../support/fake-host.ts";
 
@@ -239,6 +240,30 @@ test("what does not exist yet is refused, never ignored", async () => {
     (await api.call("GET", "/machines")).body.machines.map(({ id }: { id: string }) => id),
     ["one"],
   );
+});
+
+test("what the host ran out of is no bug, however deep it lies", async () => {
+  await using api = await makeApi();
+  const because = (code: string) => Object.assign(new Error(code), { code });
+  const cases: readonly (readonly [error: Error, status: number])[] = [
+    [because("ENOSPC"), 507],
+    [new AppError("internal", "making the disk failed", { cause: because("EFBIG") }), 507],
+    [new Error("nft could not be started", { cause: because("EMFILE") }), 503],
+    [new AppError("internal", "outer", { cause: new Error("inner", { cause: because("ENOMEM") }) }), 503],
+  ];
+  for (const [error, status] of cases) {
+    api.storage.failures.set("cloneImageDisk", error);
+    assert.equal((await api.call("POST", "/machines", { machine_id: "a" })).status, status, error.message);
+  }
+});
+
+test("a restore that says memory: false asks for nothing else than one that leaves it out", async () => {
+  await using api = await makeApi();
+  await api.call("POST", "/machines", { machine_id: "one" });
+  await api.call("POST", "/machines/one/snapshots", { snapshot_id: "s1" });
+  assert.equal((await api.call("POST", "/snapshots/s1/restore", { machine_id: "a" })).status, 201);
+  const again = { machine_id: "a", memory: false, ready: "ssh", guest_config: {} };
+  assert.equal((await api.call("POST", "/snapshots/s1/restore", again)).status, 200);
 });
 
 test("a bug answers 500 with the request's id and without its words", async () => {

@@ -197,12 +197,18 @@ test("a start never removes what a record holds that this version cannot read", 
   before.state.setAside.push({ kind: "machine", id: "odd", reason: "a field of the future", record });
   await using after = await makeFakeHost({ rooms: before });
   assert.deepEqual(inUse(after.state).slots, [0]);
-  assert.deepEqual([...after.vmms.jails.values()].map(({ state }) => state), ["running"]);
+  assert.deepEqual(
+    [...after.vmms.jails.values()].map(({ state }) => state),
+    ["running"],
+  );
   assert.ok(after.storage.machines.has(machineId("odd")));
   assert.match(JSON.stringify((await after.host.health()).warnings), /a field of the future/);
 
   after.state.setAside.push({ kind: "machine", id: undefined, reason: "not even an id", record: 7 });
   after.storage.machines.set(machineId("orphan"), {});
   await using again = await makeFakeHost({ rooms: after });
-  assert.ok(again.storage.machines.has(machineId("orphan")), "nothing is a leftover while an owner may be unreadable");
+  assert.ok(
+    again.storage.machines.has(machineId("orphan")),
+    "nothing is a leftover while an owner may be unreadable",
+  );
 });

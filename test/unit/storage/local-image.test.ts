@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { readFile, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
 import { createStorage } from "../../../src/storage/storage.ts";
 import { silentLog } from "../../../src/system/log.ts";
+import { rootTest as test } from "../../support/root-test.ts";
 import { fakeKernel, fakeRootfs, openStorage, sha256, writeImage, writeInitrd } from "./support.ts";
 
 const padded = (bytes: Buffer): Buffer =>

@@ -12,11 +12,12 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { join } from "node:path";
-import { type TestContext, test } from "node:test";
+import type { TestContext } from "node:test";
 import { machineId, snapshotId } from "../../../src/contract/ids.ts";
 import type { ImageRef } from "../../../src/model/records.ts";
 import { createStorage } from "../../../src/storage/storage.ts";
 import { silentLog } from "../../../src/system/log.ts";
+import { rootTest as test } from "../../support/root-test.ts";
 import { type Place, openStorage, sha256, writeImage } from "./support.ts";
 
 const MIB = 1024 * 1024;
@@ -114,7 +115,7 @@ test("the tail of a console is its last bytes, without anything that a terminal 
     "early\n\u001b[31mred\u001b[0m \u001b]0;title\u0007bell\u0007\u0000\r\nover\rwritten\tüber \u202Egnp.exe\u009b1m\n";
   await writeFile(path, text);
   assert.equal(await storage.tail(path, 4096), "early\nred bell\nover\nwritten\tüber gnp.exe1m\n");
-  assert.equal(await storage.tail(path, 4), "\u{FFFD}1m\n".slice(-3));
+  assert.equal(await storage.tail(path, 4), "1m\n");
   await writeFile(path, `${"x".repeat(MIB)}the end`);
   assert.equal(await storage.tail(path, 7), "the end");
 });

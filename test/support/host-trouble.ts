@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { inUse } from "../../src/host/in-use.ts";
+import { FakeNetwork } from "./fakes/network.ts";
+import { FakeVmms } from "./fakes/vmms.ts";
+import { type FakeHost, makeFakeHost } from "./fake-host.ts";
+
+/** Calls that only compute: there is nothing to be cut off. */
+const COMPUTES = new Set(["slot", "machineFiles", "newJailId"]);
+
+/**
+ * What goes wrong between a daemon and its rooms, once it is armed, at the call of that number: `cut`, the daemon is
+ * gone after that call had its effect; `fail`, that one call fails before it has any.
+ */
+export class Trouble {
+  readonly #kind: "cut" | "fail";
+  #left = Number.POSITIVE_INFINITY;
+  readonly #gone = Promise.withResolvers<void>();
+
+  constructor(kind: "cut" | "fail") {
+    this.#kind = kind;
+  }
+
+  /** Resolves when the daemon is gone. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
+  }
+
+  /** True when it has come to the call. */
+  get happened(): boolean {
+    return this.#left <= 0;
+  }
+
+  arm(calls: number): void {
+    this.#left = calls;
+  }
+
+  /** The room as the daemon sees it: once that is gone, no call of it begins and none returns. */
+  wire<Room extends object>(room: Room): Room {
+    return new Proxy(room, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target);
+        if (typeof value !== "function") return value;
+        if (COMPUTES.has(String(name))) return value.bind(target) as unknown;
+        return async (...values: unknown[]): Promise<unknown> => {
+          const cut = this.#kind === "cut";
+          if (cut && this.happened) return await never();
+          this.#left -= 1;
+          const now = this.#left === 0;
+          if (now && !cut) throw new Error(`${String(name)} fails`);
+          const result: unknown = await Reflect.apply(value, target, values);
+          if (now) this.#gone.resolve();
+          if (cut && this.happened) return await never();
+          const isVmm = name === "launch" || name === "adopt";
+          return isVmm && typeof result === "object" && result !== null ? this.wire(result) : result;
+        };
+      },
+    });
+  }
+}
+
+function never(): Promise<never> {
+  return Promise.withResolvers<never>().promise;
+}
+
+/** What a start finds on the host: VMs that live on, slots as the network room sweeps them, and nobody who watches. */
+export async function restarted(before: FakeHost, trouble: Trouble | undefined): Promise<FakeHost> {
+  for (const jail of before.vmms.jails.values()) jail.watchers.clear();
+  const network = new FakeNetwork();
+  await network.open(inUse(before.state).slots);
+  const { state, storage, guests } = before;
+  const vmms = new FakeVmms(before.vmms.jails);
+  const rooms = { state, storage, guests, vmms, network };
+  const wire = <Room extends object>(room: Room): Room => trouble?.wire(room) ?? room;
+  const wired = {
+    state: wire(state),
+    storage: wire(storage),
+    guests: wire(guests),
+    vmms: wire(vmms),
+    network: wire(network),
+  };
+  return Object.assign(await makeFakeHost({ rooms: wired }), rooms);
+}
+
+/** The host holds what the records say and nothing else, and nothing is under way. */
+export async function assertMatches(
+  { state, network, storage, vmms, host }: FakeHost,
+  when: string,
+): Promise<void> {
+  const machines = [...state.state.machines.values()];
+  const running = machines.filter(({ phase }) => phase === "running");
+  const slots = new Set(machines.flatMap(({ slot }) => (slot === undefined ? [] : [slot.index])));
+  const guests = machines.flatMap(({ vmm }) =>
+    vmm === undefined ? [] : [[vmm.jail_id, "running"] as const],
+  );
+  assert.deepEqual(
+    {
+      slots: network.held,
+      open: network.open_egress,
+      guests: new Map([...vmms.jails].map(([id, jail]) => [id, jail.state])),
+      folders: new Set(storage.machines.keys()),
+      snapshots: new Map(storage.snapshots),
+      operations: [...state.state.operations.keys()],
+      memory: (await host.health()).memory.committed_mib,
+    },
+    {
+      slots,
+      open: slots,
+      guests: new Map(guests),
+      folders: new Set(machines.map(({ id }) => id)),
+      snapshots: new Map(
+        [...state.state.snapshots.values()].map(({ id, disk }) => [
+          id,
+          { finished: true, size: disk.size_bytes },
+        ]),
+      ),
+      operations: [],
+      memory: running.reduce((sum, { memory_mib }) => sum + memory_mib, 0),
+    },
+    when,
+  );
+}
