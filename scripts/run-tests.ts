@@ -15,7 +15,7 @@ const SUITES: readonly Suite[] = [
   { name: "unit", files: "test/unit/**/*.test.ts", concurrency: 2, timeoutMs: 120_000 },
   { name: "rooms", files: "test/{network,storage}/**/*.test.ts", concurrency: 1, timeoutMs: 300_000 },
   { name: "oracle", files: "test/oracle.test.ts", concurrency: 1, timeoutMs: 300_000 },
-  { name: "images", files: "test/images/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
+  { name: "images", files: "test/images/**/*.test.ts", concurrency: 2, timeoutMs: 600_000 },
   { name: "conformance", files: "test/conformance/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
   { name: "e2e", files: "test/e2e/**/*.test.ts", concurrency: 2, timeoutMs: 900_000 },
   { name: "lab", files: "test/lab/**/*.test.ts", concurrency: 1, timeoutMs: 1_800_000 },

@@ -42,6 +42,8 @@ function main(): void {
 
 /** Makes the jail and turns this process into the VMM inside it. Returns only by throwing. */
 function jail(options: JailOptions, startUs: bigint): void {
+  // The VMM's user passes through folders that are root's, whatever the caller's umask hides from others.
+  process.umask(0o022);
   makeRootDir(options.rootDir);
   copyExecFile(options.execFile, options.rootDir, options.execName, options);
   if (options.netns !== undefined) checkNetns(options.netns);

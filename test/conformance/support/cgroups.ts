@@ -53,6 +53,14 @@ export function rememberSubtreeControl(point: string): () => void {
   const names = () => readFileSync(file, "utf8").trim().split(" ");
   const before = new Set(names());
   return () => {
-    for (const name of names()) if (name !== "" && !before.has(name)) writeFileSync(file, `-${name}`);
+    for (const name of names()) {
+      if (name === "" || before.has(name)) continue;
+      try {
+        writeFileSync(file, `-${name}`);
+      } catch (error) {
+        // A group of somebody else has come to use it meanwhile: then it is theirs to put back.
+        if (!(error instanceof Error && "code" in error && error.code === "EBUSY")) throw error;
+      }
+    }
   };
 }

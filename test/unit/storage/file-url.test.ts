@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { run } from "../../../src/system/run.ts";
+import { rootTest } from "../../support/root-test.ts";
 import { type Place, fakeKernel, fakeRootfs, openStorage, sha256 } from "./support.ts";
 
 const urlOf = (...parts: [string, ...string[]]): string => pathToFileURL(join(...parts)).href;
@@ -21,7 +22,7 @@ async function setUp(
   return { ...place, outside, rootfs, kernel_image_url: urlOf(place.imageDir, "kernel") };
 }
 
-test("a file in an allowed folder is taken, and taken anew when it changed", async (t) => {
+rootTest("a file in an allowed folder is taken, and taken anew when it changed", async (t) => {
   const { storage, imageDir, rootfs, kernel_image_url } = await setUp(t);
   const artifact = { kernel_image_url, rootfs_url: urlOf(imageDir, "rootfs") };
   assert.equal((await storage.fetchImage(artifact)).rootfs_sha256, sha256(rootfs));
@@ -30,7 +31,7 @@ test("a file in an allowed folder is taken, and taken anew when it changed", asy
   assert.equal((await storage.fetchImage(artifact)).rootfs_sha256, sha256(changed));
 });
 
-test("a file elsewhere is refused, however the way there is written, even with a digest that the store has", async (t) => {
+rootTest("a file elsewhere is refused, however the way there is written, even with a digest that the store has", async (t) => {
   const { storage, imageDir, outside, rootfs, kernel_image_url } = await setUp(t);
   await storage.fetchImage({ kernel_image_url, rootfs_url: urlOf(imageDir, "rootfs") });
   await symlink(join(outside, "rootfs"), join(imageDir, "link"));
