@@ -54,7 +54,7 @@ test-conformance: images ## Firecracker's API and the jailer, driven from outsid
 	@$(NODE) scripts/run-tests.ts conformance
 
 test-e2e: images ## The daemon with real guests in a network of its own (root)
-	@$(NODE) scripts/run-tests.ts e2e
+	@$(NODE) scripts/run-tests.ts e2e isolation
 
 lab: images ## Build the lab: a whole host in a VM (root)
 	@test/lab/build.sh

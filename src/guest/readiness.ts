@@ -10,7 +10,7 @@ const CONNECT_MS = 2_000;
  * A guest in software emulation on a busy host takes seconds for a handshake; one that came up in mid-attempt
  * may have lost a packet for good. So the first limit is moderate, and each that was hit doubles the next.
  */
-const HANDSHAKE_MS = { first: 8_000, longest: 60_000 };
+const HANDSHAKE_MS = { first: 20_000, longest: 60_000 };
 
 /** Nothing listens yet: the hot path of each create, so asked often. */
 const PAUSE_UNREACHABLE_MS = { first: 20, longest: 100 };

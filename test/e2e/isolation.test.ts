@@ -175,6 +175,6 @@ test("ten machines at once reach the outside, and neither each other nor the hos
         assert.ok(await reaches(world, one, public_address, 443));
       });
     },
-    { env: { FIRECRACKER_HOST_READY_TIMEOUT: "180s" } },
+    { env: { FIRECRACKER_HOST_READY_TIMEOUT: "400s" } },
   );
 });

@@ -31,30 +31,33 @@ rootTest("a file in an allowed folder is taken, and taken anew when it changed",
   assert.equal((await storage.fetchImage(artifact)).rootfs_sha256, sha256(changed));
 });
 
-rootTest("a file elsewhere is refused, however the way there is written, even with a digest that the store has", async (t) => {
-  const { storage, imageDir, outside, rootfs, kernel_image_url } = await setUp(t);
-  await storage.fetchImage({ kernel_image_url, rootfs_url: urlOf(imageDir, "rootfs") });
-  await symlink(join(outside, "rootfs"), join(imageDir, "link"));
-  await symlink(outside, join(imageDir, "folder"));
-  const folder = pathToFileURL(imageDir).href;
-  for (const rootfs_url of [
-    urlOf(outside, "rootfs"),
-    `${folder}/../outside/rootfs`,
-    `${folder}/%2e%2e/outside/rootfs`,
-    `${folder}-beside/rootfs`,
-    `${folder}/link`,
-    `${folder}/folder/rootfs`,
-    folder,
-  ]) {
-    await assert.rejects(
-      storage.fetchImage({ kernel_image_url, rootfs_url }),
-      { code: "artifact_refused" },
-      rootfs_url,
-    );
-  }
-  const named = { kernel_image_url, rootfs_url: urlOf(outside, "rootfs"), rootfs_sha256: sha256(rootfs) };
-  await assert.rejects(storage.fetchImage(named), { code: "artifact_refused" });
-});
+rootTest(
+  "a file elsewhere is refused, however the way there is written, even with a digest that the store has",
+  async (t) => {
+    const { storage, imageDir, outside, rootfs, kernel_image_url } = await setUp(t);
+    await storage.fetchImage({ kernel_image_url, rootfs_url: urlOf(imageDir, "rootfs") });
+    await symlink(join(outside, "rootfs"), join(imageDir, "link"));
+    await symlink(outside, join(imageDir, "folder"));
+    const folder = pathToFileURL(imageDir).href;
+    for (const rootfs_url of [
+      urlOf(outside, "rootfs"),
+      `${folder}/../outside/rootfs`,
+      `${folder}/%2e%2e/outside/rootfs`,
+      `${folder}-beside/rootfs`,
+      `${folder}/link`,
+      `${folder}/folder/rootfs`,
+      folder,
+    ]) {
+      await assert.rejects(
+        storage.fetchImage({ kernel_image_url, rootfs_url }),
+        { code: "artifact_refused" },
+        rootfs_url,
+      );
+    }
+    const named = { kernel_image_url, rootfs_url: urlOf(outside, "rootfs"), rootfs_sha256: sha256(rootfs) };
+    await assert.rejects(storage.fetchImage(named), { code: "artifact_refused" });
+  },
+);
 
 test("a pipe or a folder is refused without waiting, a missing file is artifact_unavailable", {
   timeout: 10_000,
