@@ -23,15 +23,15 @@ npm_current() {
 
 # Reads what apt-get install prints and says how far it is. A package is unpacked, then set up.
 apt_progress() {
-	local line packages=0 actions=0 quarter=1
+	local line count=0 actions=0 quarter=1
 	while IFS= read -r line; do
 		case $line in
-		*' newly installed,'*) line=${line#* upgraded, } packages=$((${line%% *} + 0)) ;;
-		'Need to get '*) say "  $packages packages, ${line#Need to get }" ;;
+		*' newly installed,'*) line=${line#* upgraded, } count=$((${line%% *} + 0)) ;;
+		'Need to get '*) say "  $count packages, ${line#Need to get }" ;;
 		'Fetched '*) say "  downloaded, unpacking" ;;
 		'Unpacking '* | 'Setting up '*)
 			actions=$((actions + 1))
-			if [ "$packages" -ge 20 ] && [ $((actions * 2)) -ge $((packages * quarter)) ] && [ "$quarter" -lt 4 ]; then
+			if [ "$count" -ge 20 ] && [ $((actions * 2)) -ge $((count * quarter)) ] && [ "$quarter" -lt 4 ]; then
 				say "  $((quarter * 25)) % done"
 				quarter=$((quarter + 1))
 			fi

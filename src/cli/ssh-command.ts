@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { Command } from "commander";
 import type { Machine } from "../contract/machine.ts";
 import type { CliContext } from "./machine-commands.ts";
 
@@ -19,23 +19,29 @@ export function addSshCommand(
   context: CliContext,
   setExitCode: (code: number) => void,
 ): void {
-  program
-    .command("ssh")
+  withOptions(program.command("ssh"))
     .description("open a shell in a machine, or run a command in it, by the system's ssh")
     .argument("<machine>", "id of the machine")
     .argument("[command...]", "joined by spaces and given to the guest's shell, as ssh does")
+    .action((id: string, rest: readonly string[], before: SshOptions, self: Command) =>
+      context.withClient(async (client) => {
+        // As with ssh itself, options may follow the machine too; the command begins at the first word that is none.
+        const after = withOptions(new Command("ssh").copyInheritedSettings(self))
+          .helpOption(false)
+          .argument("[command...]")
+          .parse(rest, { from: "user" });
+        const machine = await client.getMachine(id);
+        setExitCode(await runSsh(machine, after.args, { ...before, ...after.opts<SshOptions>() }));
+      }),
+    );
+}
+
+function withOptions(command: Command): Command {
+  return command
     .option("-i, --identity <file>", "private key to log in with")
     .option("-l, --login <user>", "user to log in as (default: the image's)")
     .option("-t, --tty", "give the command a terminal")
-    .passThroughOptions()
-    .action((id: string, command: readonly string[], options: SshOptions) =>
-      context.withClient(async (client) => {
-        const machine = await client.getMachine(id);
-        // Passed through as well: it only separates.
-        const words = command[0] === "--" ? command.slice(1) : command;
-        setExitCode(await runSsh(machine, words, options));
-      }),
-    );
+    .passThroughOptions();
 }
 
 /** Runs ssh on the terminal of this process and returns its exit code: 128 and the signal's number when a signal ended it. */

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, errnoOf, messageOf } from "../contract/errors.ts";
@@ -134,7 +135,11 @@ async function arrival(
     return found;
   }, limit);
   const process = recognise(pid, jail, spec);
-  if (!("misfit" in process)) return { socket, process };
+  if (!("misfit" in process)) {
+    // A VMM inherits the daemon's protection from the OOM killer, and a guest is what should go first.
+    await writeFile(`/proc/${process.pid}/oom_score_adj`, "0");
+    return { socket, process };
+  }
   socket.close();
   throw new AppError(
     "vmm_failed",

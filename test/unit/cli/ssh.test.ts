@@ -36,7 +36,11 @@ interface Ran {
  * Runs `computer ssh` as people do, with the system's ssh, into a guest in this process that has `shownKey`.
  * A wrapper gives ssh the guest's port and keeps the user's own settings out.
  */
-async function computerSsh(argv: readonly string[], shownKey: SshKey): Promise<Ran> {
+async function computerSsh(
+  argv: readonly string[],
+  shownKey: SshKey,
+  optionsAt: "before" | "after" = "before",
+): Promise<Ran> {
   await using guest = await startSshGuest({
     host_key: shownKey,
     authorized_key: user.public_key,
@@ -61,7 +65,9 @@ async function computerSsh(argv: readonly string[], shownKey: SshKey): Promise<R
     `#!/bin/sh\nexec ${realSsh} -F none -p ${guest.port} -o IdentitiesOnly=yes -o BatchMode=yes "$@"\n`,
   );
   await chmod(wrapper, 0o755);
-  const child = spawn(launcher, ["ssh", "-i", key, ...argv], {
+  const [name = "", ...words] = argv;
+  const line = optionsAt === "before" ? ["-i", key, name, ...words] : [name, "-i", key, ...words];
+  const child = spawn(launcher, ["ssh", ...line], {
     env: {
       PATH: `${server.folder}:/usr/bin:/bin`,
       TMPDIR: temporary,
@@ -90,7 +96,13 @@ describe("computer ssh", { skip: existsSync(realSsh) ? false : "there is no ssh 
     });
   });
 
-  it("takes options behind the machine as the command's own", async () => {
+  it("takes its options behind the machine too, as ssh does", async () => {
+    const ran = await computerSsh(["web", "ls", "-l"], guestKey, "after");
+    assert.equal(ran.code, 7, ran.err);
+    assert.deepEqual(ran.commands, ["ls -l"]);
+  });
+
+  it("takes options behind the command's first word as the command's own", async () => {
     assert.deepEqual((await computerSsh(["web", "ls", "-l", "--json"], guestKey)).commands, ["ls -l --json"]);
   });
 
