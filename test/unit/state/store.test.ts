@@ -46,6 +46,8 @@ test("on a real disk: what was committed is there after a restart, in files that
   ]);
   assert.equal((await stat(options.dir)).mode & 0o777, 0o700);
   assert.equal((await stat(join(options.dir, "state.json"))).mode & 0o777, 0o600);
+  // The killed one has its journal open still, in this process.
+  await first.close();
   const document: unknown = JSON.parse(await readFile(join(options.dir, "state.json"), "utf8"));
   assert.ok(typeof document === "object" && document !== null && "format" in document);
   assert.equal(document.format, 1);
