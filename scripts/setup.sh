@@ -9,7 +9,7 @@ stop() { printf '%s\n' "setup: $*" >&2; exit 1; }
 
 # What the daemon, its guests' images and its tests use. Debian's names; the same on Ubuntu.
 packages=(
-	binutils busybox-static ca-certificates cpio curl debian-archive-keyring e2fsprogs gcc iproute2 kmod libc6-dev lz4 make
+	binutils busybox-static ca-certificates cpio curl debian-archive-keyring e2fsprogs gcc iproute2 kmod libatomic1 libc6-dev lz4 make
 	mmdebstrap nftables openssh-client procps qemu-system-x86 util-linux xfsprogs xz-utils zstd
 )
 
