@@ -8,8 +8,8 @@ import type {
 } from "fastify";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Type } from "typebox";
-import { IdSchema, machineId, snapshotId } from "../contract/ids.ts";
-import { CreateMachineSchema } from "../contract/machine.ts";
+import { IdSchema, type MachineId, machineId, snapshotId } from "../contract/ids.ts";
+import { CreateMachineSchema, ResizeMachineSchema } from "../contract/machine.ts";
 import { CreateSnapshotSchema, RestoreSnapshotSchema } from "../contract/snapshot.ts";
 import type { Host } from "../host/host.ts";
 import type { Trace } from "../host/trace.ts";
@@ -114,6 +114,65 @@ export function addRoutes(app: App, host: Host): void {
       );
       return reply.code(204).send(null);
     },
+  );
+
+  const turns = [
+    {
+      name: "start",
+      summary: "Start a stopped machine and wait until it is ready",
+      act: (id: MachineId, trace: Trace) => host.start(id, trace),
+    },
+    {
+      name: "pause",
+      summary: "Make the guest stand still; its memory stays",
+      act: (id: MachineId, trace: Trace) => host.pause(id, trace),
+    },
+    {
+      name: "resume",
+      summary: "Let a paused guest go on",
+      act: (id: MachineId, trace: Trace) => host.resume(id, trace),
+    },
+  ] as const;
+  for (const { name, summary, act } of turns) {
+    app.post(
+      `/machines/:id/${name}`,
+      { schema: { summary, params: PathId, response: { 200: Type.Ref("MachineAnswer"), ...errors } } },
+      async (request, reply) => {
+        const id = machineId(request.params.id);
+        const fields = { operation: name, machine_id: id };
+        return { machine: await traced(request, reply, host, fields, (trace) => act(id, trace)) };
+      },
+    );
+  }
+
+  app.post(
+    "/machines/:id/resize",
+    {
+      schema: {
+        summary: "Give a stopped machine more disk, another memory or other vCPUs from its next start on",
+        params: PathId,
+        body: ResizeMachineSchema,
+        response: { 200: Type.Ref("MachineAnswer"), ...errors },
+      },
+    },
+    async (request, reply) => {
+      const id = machineId(request.params.id);
+      const machine = await traced(request, reply, host, { operation: "resize", machine_id: id }, (trace) =>
+        host.resize(id, request.body, trace),
+      );
+      return { machine };
+    },
+  );
+
+  app.get(
+    "/storage/report",
+    {
+      schema: {
+        summary: "What disks, snapshots and images take up",
+        response: { 200: Type.Ref("StorageReport"), ...errors },
+      },
+    },
+    () => host.storageReport(),
   );
 
   app.post(

@@ -11,6 +11,7 @@ import {
   SnapshotSchema,
   SnapshotsAnswerSchema,
 } from "../contract/snapshot.ts";
+import { StorageReportSchema } from "../contract/storage.ts";
 import type { Host } from "../host/host.ts";
 import { VERSION } from "../version.ts";
 import { readBodies } from "./bodies.ts";
@@ -76,6 +77,7 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     SnapshotCreatedSchema,
     SnapshotAnswerSchema,
     SnapshotsAnswerSchema,
+    StorageReportSchema,
   ]) {
     app.addSchema(schema);
   }

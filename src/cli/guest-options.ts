@@ -3,11 +3,14 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { GuestConfig, Ready } from "../contract/machine.ts";
 import { parseCount, parseDiskBytes, parseMemoryMib } from "./sizes.ts";
 
-/** The options that create and restore share, as commander collects them. */
-export interface GuestOptions {
+export interface SizeOptions {
   readonly memory?: number;
   readonly vcpus?: number;
   readonly disk?: number;
+}
+
+/** The options that create and restore share, as commander collects them. */
+export interface GuestOptions extends SizeOptions {
   readonly key?: readonly string[];
   readonly userCa?: readonly string[];
   readonly hostname?: string;
@@ -42,11 +45,22 @@ export async function guestBody(options: GuestOptions): Promise<{
 }> {
   const guest_config = await guestConfig(options);
   return {
-    ...(options.memory === undefined ? {} : { memory_mib: options.memory }),
-    ...(options.vcpus === undefined ? {} : { vcpus: options.vcpus }),
-    ...(options.disk === undefined ? {} : { storage_bytes: options.disk }),
+    ...sizeBody(options),
     ...(Object.keys(guest_config).length === 0 ? {} : { guest_config }),
     ...(options.ready === undefined ? {} : { ready: options.ready }),
+  };
+}
+
+/** A machine's size in the contract's fields and units. */
+export function sizeBody({ memory, vcpus, disk }: SizeOptions): {
+  memory_mib?: number;
+  vcpus?: number;
+  storage_bytes?: number;
+} {
+  return {
+    ...(memory === undefined ? {} : { memory_mib: memory }),
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(disk === undefined ? {} : { storage_bytes: disk }),
   };
 }
 

@@ -1,9 +1,15 @@
 import type { Command } from "commander";
 import type { ComputerHostClient, MachineMade } from "../client/client.ts";
 import type { Machine } from "../contract/machine.ts";
-import { addGuestOptions, type GuestOptions, guestBody } from "./guest-options.ts";
+import {
+  addGuestOptions,
+  type GuestOptions,
+  guestBody,
+  sizeBody,
+  type SizeOptions,
+} from "./guest-options.ts";
 import type { CliIo } from "./io.ts";
-import { formatBytes } from "./sizes.ts";
+import { formatBytes, parseCount, parseDiskBytes, parseMemoryMib } from "./sizes.ts";
 import { facts, table } from "./table.ts";
 
 /** What the commands share. */
@@ -15,7 +21,7 @@ export interface CliContext {
   withClient(action: (client: ComputerHostClient) => Promise<void>): Promise<void>;
 }
 
-/** Adds `health`, `create`, `list`, `get`, `stop` and `delete`. */
+/** Adds `health`, `create`, `list`, `get`, `stop`, `start`, `pause`, `resume`, `resize` and `delete`. */
 export function addMachineCommands(program: Command, context: CliContext): void {
   program
     .command("health")
@@ -53,7 +59,7 @@ export function addMachineCommands(program: Command, context: CliContext): void 
     .action((id: string) =>
       context.withClient(async (client) => {
         const machine = await client.getMachine(id);
-        context.io.out(context.json() ? toJson({ machine }) : machineFacts(machine));
+        printMachine(context, machine);
       }),
     );
 
@@ -62,6 +68,31 @@ export function addMachineCommands(program: Command, context: CliContext): void 
     .description("shut a machine down; its disk and identity stay")
     .argument("<machine>", "id of the machine")
     .action((id: string) => context.withClient((client) => client.stopMachine(id)));
+
+  for (const { name, description, act } of TURNS) {
+    program
+      .command(name)
+      .description(description)
+      .argument("<machine>", "id of the machine")
+      .action((id: string) =>
+        context.withClient(async (client) => {
+          printMachine(context, await act(client, id));
+        }),
+      );
+  }
+
+  program
+    .command("resize")
+    .description("give a stopped machine another size, from its next start on")
+    .argument("<machine>", "id of the machine")
+    .option("--memory <size>", "memory of the guest, such as 512MiB", parseMemoryMib)
+    .option("--vcpus <count>", "number of virtual CPUs", parseCount)
+    .option("--disk <size>", "size of the system disk, such as 2GiB; it only grows", parseDiskBytes)
+    .action((id: string, options: SizeOptions) =>
+      context.withClient(async (client) => {
+        printMachine(context, await client.resizeMachine(id, sizeBody(options)));
+      }),
+    );
 
   program
     .command("delete")
@@ -74,13 +105,33 @@ export function addMachineCommands(program: Command, context: CliContext): void 
     );
 }
 
+/** Calls that take a machine's id and answer with the machine. */
+const TURNS = [
+  {
+    name: "start",
+    description: "start a stopped machine and wait until it runs",
+    act: (client: ComputerHostClient, id: string) => client.startMachine(id),
+  },
+  {
+    name: "pause",
+    description: "make a machine stand still; its memory stays",
+    act: (client: ComputerHostClient, id: string) => client.pauseMachine(id),
+  },
+  {
+    name: "resume",
+    description: "let a paused machine go on",
+    act: (client: ComputerHostClient, id: string) => client.resumeMachine(id),
+  },
+] as const;
+
 /** Prints a machine that create or restore answered with. */
 export function printMade(context: CliContext, { machine, created }: MachineMade): void {
-  if (context.json()) context.io.out(toJson({ machine }));
-  else {
-    if (!created) context.io.err(`${machine.id} was there already, from the same request`);
-    context.io.out(machineFacts(machine));
-  }
+  if (!created && !context.json()) context.io.err(`${machine.id} was there already, from the same request`);
+  printMachine(context, machine);
+}
+
+function printMachine({ io, json }: CliContext, machine: Machine): void {
+  io.out(json() ? toJson({ machine }) : machineFacts(machine));
 }
 
 /** An answer of the contract, as it came. */
@@ -120,7 +171,7 @@ function machineTable(machines: readonly Machine[]): string {
     ["ID", "PHASE", "ADDRESS", "IMAGE", "VCPUS", "MEMORY", "DISK", "CREATED"],
     machines.map((machine) => [
       machine.id,
-      machine.phase,
+      phaseOf(machine),
       machine.runtime_host ?? "-",
       sourceOf(machine),
       String(machine.vcpus),
@@ -134,7 +185,7 @@ function machineTable(machines: readonly Machine[]): string {
 function machineFacts(machine: Machine): string {
   return facts([
     ["id", machine.id],
-    ["phase", machine.phase],
+    ["phase", phaseOf(machine)],
     ["error", machine.error],
     ["address", machine.runtime_host],
     ["user", machine.guest_user],
@@ -146,6 +197,10 @@ function machineFacts(machine: Machine): string {
     ["started", machine.started_at],
     ["stopped", machine.stopped_at],
   ]);
+}
+
+function phaseOf({ phase, paused }: Machine): string {
+  return paused === true ? `${phase} (paused)` : phase;
 }
 
 function sourceOf({ snapshot_id, image, artifact }: Machine): string {

@@ -4,6 +4,7 @@ import { ClientError } from "../client/client-error.ts";
 import { defaultSocketPath } from "../client/socket-path.ts";
 import { type CliIo, EXIT } from "./io.ts";
 import { addMachineCommands, type CliContext } from "./machine-commands.ts";
+import { addReportCommand } from "./report-command.ts";
 import { addSnapshotCommands } from "./snapshot-commands.ts";
 import { addSshCommand } from "./ssh-command.ts";
 
@@ -37,6 +38,7 @@ export async function runCli(argv: readonly string[], io: CliIo): Promise<number
   };
   addMachineCommands(program, context);
   addSnapshotCommands(program, context);
+  addReportCommand(program, context);
   addSshCommand(program, context, (code) => {
     exitCode = code;
   });

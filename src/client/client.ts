@@ -1,7 +1,8 @@
 import { Pool } from "undici";
 import type { Health } from "../contract/health.ts";
-import type { CreateMachine, Machine } from "../contract/machine.ts";
+import type { CreateMachine, Machine, ResizeMachine } from "../contract/machine.ts";
 import type { CreateSnapshot, RestoreSnapshot, Snapshot, SnapshotArtifact } from "../contract/snapshot.ts";
+import type { StorageReport } from "../contract/storage.ts";
 import { ClientError, errorOfAnswer, errorOfConnection } from "./client-error.ts";
 
 export interface CallOptions {
@@ -18,7 +19,7 @@ export interface MachineMade {
   readonly created: boolean;
 }
 
-/** The eleven calls of the contract. Each rejects with a `ClientError`. */
+/** The calls of the contract. Each rejects with a `ClientError`. */
 export interface ComputerHostClient extends AsyncDisposable {
   health(options?: CallOptions): Promise<Health>;
   createMachine(body: CreateMachine, options?: CallOptions): Promise<MachineMade>;
@@ -26,6 +27,10 @@ export interface ComputerHostClient extends AsyncDisposable {
   getMachine(machineId: string, options?: CallOptions): Promise<Machine>;
   deleteMachine(machineId: string, options?: CallOptions): Promise<void>;
   stopMachine(machineId: string, options?: CallOptions): Promise<void>;
+  startMachine(machineId: string, options?: CallOptions): Promise<Machine>;
+  pauseMachine(machineId: string, options?: CallOptions): Promise<Machine>;
+  resumeMachine(machineId: string, options?: CallOptions): Promise<Machine>;
+  resizeMachine(machineId: string, body: ResizeMachine, options?: CallOptions): Promise<Machine>;
   createSnapshot(
     machineId: string,
     body: CreateSnapshot,
@@ -35,6 +40,7 @@ export interface ComputerHostClient extends AsyncDisposable {
   getSnapshot(snapshotId: string, options?: CallOptions): Promise<Snapshot>;
   deleteSnapshot(snapshotId: string, options?: CallOptions): Promise<void>;
   restoreSnapshot(snapshotId: string, body: RestoreSnapshot, options?: CallOptions): Promise<MachineMade>;
+  storageReport(options?: CallOptions): Promise<StorageReport>;
   /** Closes the connections. Calls under way are ended. */
   close(): Promise<void>;
 }
@@ -99,6 +105,14 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
     stopMachine: async (id, options) => {
       await call("POST", `${machine(id)}/stop`, options);
     },
+    startMachine: async (id, options) =>
+      field(await call("POST", `${machine(id)}/start`, options), "machine"),
+    pauseMachine: async (id, options) =>
+      field(await call("POST", `${machine(id)}/pause`, options), "machine"),
+    resumeMachine: async (id, options) =>
+      field(await call("POST", `${machine(id)}/resume`, options), "machine"),
+    resizeMachine: async (id, body, options) =>
+      field(await call("POST", `${machine(id)}/resize`, options, body), "machine"),
     createSnapshot: async (id, body, options) => {
       const answer = await call("POST", `${machine(id)}/snapshots`, options, body);
       return {
@@ -114,6 +128,8 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
     },
     restoreSnapshot: async (id, body, options) =>
       made(await call("POST", `${snapshot(id)}/restore`, options, body)),
+    storageReport: async (options) =>
+      objectOf(await call("GET", "/storage/report", options)) as StorageReport,
     close: () => pool.destroy(),
     [Symbol.asyncDispose]: () => pool.destroy(),
   };

@@ -38,7 +38,8 @@ export const ERRORS = {
   not_supported: { status: 422, meaning: "This daemon cannot do this yet, and does not pretend to." },
   disk_too_small: {
     status: 422,
-    meaning: "The disk asked for is smaller than the image or snapshot it is made from.",
+    meaning:
+      "The disk asked for is smaller than the image or snapshot it is made from, or than the machine's disk is.",
   },
   clone_refused: {
     status: 422,

@@ -49,6 +49,7 @@ export type GuestConfig = Static<typeof GuestConfigSchema>;
 export const ReadySchema = Type.Union([Type.Literal("ssh"), Type.Literal("started")]);
 export type Ready = Static<typeof ReadySchema>;
 
+const VcpusSchema = Type.Integer({ minimum: 1, maximum: 32 });
 const MemoryMibSchema = Type.Integer({ minimum: 64, maximum: 1048576, description: "guest memory in MiB" });
 const StorageBytesSchema = Type.Integer({
   minimum: 1048576,
@@ -62,7 +63,7 @@ export const CreateMachineSchema = Type.Object(
     artifact: Type.Optional(ArtifactSchema),
     image: Type.Optional(IdSchema),
     memory_mib: Type.Optional(MemoryMibSchema),
-    vcpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 32 })),
+    vcpus: Type.Optional(VcpusSchema),
     storage_bytes: Type.Optional(StorageBytesSchema),
     user_volume_ids: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 64 })),
     guest_config: Type.Optional(GuestConfigSchema),
@@ -71,6 +72,16 @@ export const CreateMachineSchema = Type.Object(
   { $id: "CreateMachine", ...closed },
 );
 export type CreateMachine = Static<typeof CreateMachineSchema>;
+
+export const ResizeMachineSchema = Type.Object(
+  {
+    memory_mib: Type.Optional(MemoryMibSchema),
+    vcpus: Type.Optional(VcpusSchema),
+    storage_bytes: Type.Optional(StorageBytesSchema),
+  },
+  { $id: "ResizeMachine", minProperties: 1, ...closed },
+);
+export type ResizeMachine = Static<typeof ResizeMachineSchema>;
 
 export const PhaseSchema = Type.Union([
   Type.Literal("starting"),
@@ -110,6 +121,11 @@ export const MachineSchema = Type.Object(
     hostname: Type.String(),
     guest_machine_id: Type.String({ description: "contents of the guest's /etc/machine-id" }),
     phase: PhaseSchema,
+    paused: Type.Optional(
+      Type.Boolean({
+        description: "true while the guest of a running machine stands still; absent otherwise",
+      }),
+    ),
     error: Type.Optional(Type.String()),
     vcpus: Type.Integer(),
     memory_mib: Type.Integer(),

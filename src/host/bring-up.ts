@@ -1,16 +1,11 @@
-import { AppError, messageOf } from "../contract/errors.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { GuestConfig, Ready } from "../contract/machine.ts";
-import { seedBootArgs } from "../guest/types.ts";
-import type { ImageRef, MachineRecord } from "../model/records.ts";
-import { GUEST_NETWORK } from "../network/types.ts";
-import type { Vmm } from "../vmm/types.ts";
+import type { ImageRef, MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
-import { giveBackSlot } from "./give-back.ts";
 import { operationId } from "./operation-id.ts";
+import { placeIn, reserveMemory, runGuest, takeSlot } from "./run-guest.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
-import { watchVmm } from "./vmm-death.ts";
 
 /** A machine that is wanted, with everything decided but nothing done. */
 export interface MachinePlan {
@@ -27,14 +22,9 @@ export interface MachinePlan {
   readonly guest_config: GuestConfig;
 }
 
-/** What a VMM needs beside the guest's memory, generously: a limit for what runs wild, not a budget. */
-const VMM_OVERHEAD_BYTES = 256 * 1024 * 1024;
-const MIB = 1024 * 1024;
-const CONSOLE_TAIL_BYTES = 4096;
-
 /**
- * Brings a new machine up: place, disk, identity, jail, boot, readiness. The steps stand in their order, each with
- * its undo beside it; when one fails, or `signal` ends it, everything before it is undone.
+ * Brings a new machine up: memory, identity, place, disk, and then what every machine does that comes up. The steps
+ * stand in their order, each with its undo beside it; when one fails, or `signal` ends it, everything before it is undone.
  * Returns the record of the running machine. Throws `AppError`.
  */
 export async function bringUp(
@@ -43,22 +33,17 @@ export async function bringUp(
   trace: Trace,
   signal: AbortSignal,
 ): Promise<MachineRecord> {
-  const { state, network, storage, guests, vmms, clock, admission, live, settings } = context;
-  const { id } = plan;
+  const { state, network, storage, guests, clock } = context;
+  const { id, snapshot_id } = plan;
   return await withUndo(trace.log, async (undo) => {
-    const operation = {
+    const way = { context, trace, undo, signal };
+    const operation: OperationRecord = {
       id: operationId(plan.operation, id),
       kind: plan.operation,
       machine_id: id,
       started_at: clock.now(),
     };
-    admission.reserve(id, plan.memory_mib);
-    // Memory and slot belong to the record as long as it is there, and it stays when something could not be undone.
-    undo.push("memory", (failed) => {
-      if (failed.length === 0) admission.release(id);
-    });
-
-    const files = await storage.imageFiles(plan.image);
+    reserveMemory(way, id, plan.memory_mib);
     const hostname = plan.guest_config.hostname ?? id;
     const identity = await trace.step("identity", () =>
       guests.makeIdentity({
@@ -68,19 +53,14 @@ export async function bringUp(
         resolvers: network.resolvers,
       }),
     );
+    const slot = await takeSlot(way);
 
-    const slot = await trace.step("slot", () => network.acquire(signal));
-    undo.push("slot", async (failed) => {
-      if (failed.length === 0) await giveBackSlot(context, slot, trace);
-    });
-
-    const jail_id = vmms.newJailId();
-    let record: MachineRecord = {
+    const record = {
       id,
-      phase: "starting",
+      phase: "starting" as const,
       request_sha256: plan.request_sha256,
       image: plan.image,
-      ...(plan.snapshot_id === undefined ? {} : { snapshot_id: plan.snapshot_id }),
+      ...(snapshot_id === undefined ? {} : { snapshot_id }),
       vcpus: plan.vcpus,
       memory_mib: plan.memory_mib,
       storage_bytes: plan.storage_bytes ?? plan.image.rootfs_size_bytes,
@@ -92,14 +72,7 @@ export async function bringUp(
         ssh_host_public_key: identity.ssh_host_public_key,
         seed_sha256: identity.seed_sha256,
       },
-      slot: { index: slot.index, runtime_host: slot.runtime_host, tap_device: slot.tap_device },
-      vmm: {
-        jail_id,
-        name: vmms.description.name,
-        version: vmms.description.version,
-        uid: slot.uid,
-        gid: slot.gid,
-      },
+      ...placeIn(context, slot),
       created_at: clock.now(),
     };
     await trace.step("intent", () =>
@@ -113,130 +86,20 @@ export async function bringUp(
       }
       // The intent stays: the next start, or a delete, takes up what could not be undone now.
       const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
-      await state.commit({ put: "machine", record: { ...record, phase: "failed", error } });
+      const latest = state.state.machines.get(id) ?? record;
+      await state.commit({ put: "machine", record: { ...latest, phase: "failed", error } });
     });
+
     await storage.makeMachine(id);
     undo.push("files", () => storage.removeMachine(id));
-    const { snapshot_id } = plan;
     const disk = await trace.step("disk", () =>
       snapshot_id === undefined
         ? storage.cloneImageDisk(plan.image, id, plan.storage_bytes)
         : storage.cloneSnapshotDisk(snapshot_id, id, plan.storage_bytes),
     );
-    await trace.step("seed", async () => {
-      await storage.writeSeed(id, identity.seed);
-      await storage.handOver(id, slot.uid, slot.gid);
-    });
-    signal.throwIfAborted();
+    await trace.step("seed", () => storage.writeSeed(id, identity.seed));
 
-    const paths = storage.machineFiles(id);
-    const ref = { jail_id, uid: slot.uid, gid: slot.gid, netns_path: slot.netns_path };
-    undo.push("jail", () => vmms.release(ref));
-    const vmm = await trace.step("jail", () =>
-      vmms.launch(
-        {
-          ...ref,
-          files: [
-            { source: files.kernel, path: "/kernel" },
-            { source: files.initrd, path: "/initrd" },
-            { source: paths.disk, path: "/disk.img" },
-            { source: paths.seed, path: "/seed.img" },
-            { source: paths.console, path: "/console.log" },
-            { source: paths.vmmLog, path: "/vmm.log" },
-          ],
-          log_path: "/vmm.log",
-          limits: {
-            fsize_bytes: Math.max(disk.size_bytes, plan.memory_mib * MIB) + VMM_OVERHEAD_BYTES,
-            no_file: 4096,
-          },
-          cgroup: { memory_bytes: plan.memory_mib * MIB + VMM_OVERHEAD_BYTES, cpus: plan.vcpus, pids: 128 },
-        },
-        signal,
-      ),
-    );
-    undo.push("vmm", async () => {
-      await vmm.kill();
-      await vmm.detach();
-    });
-    record = {
-      ...record,
-      storage_bytes: disk.size_bytes,
-      disk_clone: disk.clone,
-      vmm: { ...vmmOf(record), process: vmm.ref.process },
-    };
-    await trace.step("launched", () => state.commit({ put: "machine", record }));
-
-    await trace.step("boot", () =>
-      vmm.boot(
-        {
-          vcpus: plan.vcpus,
-          memory_mib: plan.memory_mib,
-          kernel_path: "/kernel",
-          initrd_path: "/initrd",
-          boot_args: `console=ttyS0 reboot=k panic=-1 quiet 8250.nr_uarts=1 random.trust_cpu=on ${seedBootArgs("vdb", identity.seed_sha256)}`,
-          disk_path: "/disk.img",
-          seed_path: "/seed.img",
-          console_path: "/console.log",
-          tap_device: slot.tap_device,
-          guest_mac: GUEST_NETWORK.guest_mac,
-          io_engine: settings.driveIoEngine,
-        },
-        signal,
-      ),
-    );
-    const guest = { host: slot.runtime_host, ssh_host_public_key: identity.ssh_host_public_key };
-    // What an acknowledged create promises must survive a loss of power; the guest takes longer to boot than this.
-    await trace.step("ready", () =>
-      Promise.all([waitReady(context, plan, guest, vmm, signal), storage.syncMachine(id)]),
-    );
-
-    if (plan.ready === "ssh") await vmms.noteLinuxBooted();
-
-    // Last: until now only the daemon reached the guest, and the guest nobody.
-    undo.push("egress", () => network.closeEgress(slot));
-    await trace.step("egress", () => network.openEgress(slot));
-    record = { ...record, phase: "running", started_at: clock.now() };
-    await trace.step("done", () =>
-      state.commit({ put: "machine", record }, { drop: "operation", id: operation.id }),
-    );
-    live.set(id, vmm);
-    watchVmm(context, id, vmm);
-    return record;
+    const planned = { ...record, storage_bytes: disk.size_bytes, disk_clone: disk.clone };
+    return await runGuest(way, planned, slot, operation);
   });
-}
-
-function vmmOf(record: MachineRecord): NonNullable<MachineRecord["vmm"]> {
-  if (record.vmm === undefined) throw new Error(`machine ${record.id} has no VMM`);
-  return record.vmm;
-}
-
-/** Waits as `plan.ready` asks. Throws `guest_not_ready` with the tail of the console; the signal's reason when it is aborted. */
-async function waitReady(
-  { guests, storage, settings }: HostContext,
-  plan: MachinePlan,
-  guest: { host: string; ssh_host_public_key: string },
-  vmm: Vmm,
-  signal: AbortSignal,
-): Promise<void> {
-  const limit = AbortSignal.timeout(settings.readyTimeoutMs);
-  try {
-    if (plan.ready === "ssh") await guests.waitReady(guest, AbortSignal.any([signal, limit, vmm.gone]));
-    else vmm.gone.throwIfAborted();
-  } catch (error) {
-    signal.throwIfAborted();
-    const reason = vmm.gone.aborted
-      ? "the guest ended before it was ready"
-      : limit.aborted
-        ? `the guest did not become ready within ${settings.readyTimeoutMs / 1000} s`
-        : messageOf(error);
-    const { console } = storage.machineFiles(plan.id);
-    throw new AppError("guest_not_ready", reason, {
-      details: {
-        ready: plan.ready,
-        last_error: messageOf(error),
-        console_tail: await storage.tail(console, CONSOLE_TAIL_BYTES),
-      },
-      cause: error,
-    });
-  }
 }

@@ -44,7 +44,7 @@ export interface HostContext extends Rooms {
   readonly admission: Admission;
   /** The VMMs of running machines. */
   readonly live: Map<MachineId, Vmm>;
-  /** Creates and restores that are under way or wait for their turn, so that a delete can end them. */
+  /** Creates, restores and starts that are under way or wait for their turn, so that a delete can end them. */
   readonly creations: Creations;
 }
 

@@ -1,7 +1,7 @@
 import type { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 
-/** Creates and restores that are under way or wait for their turn: what a delete, or the daemon's end, breaks off. */
+/** Creates, restores and starts that are under way or wait for their turn: what a delete, or the daemon's end, breaks off. */
 export class Creations {
   readonly #controllers = new Map<AbortController, MachineId>();
 

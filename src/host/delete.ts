@@ -6,10 +6,10 @@ import { giveBack } from "./give-back.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
-/** DELETE /machines/{id}: idempotent. A create of this id that is under way is ended and undone first. */
+/** DELETE /machines/{id}: idempotent. A create or start of this id that is under way is ended and undone first. */
 export async function deleteMachine(context: HostContext, id: MachineId, trace: Trace): Promise<void> {
   context.creations.end(
-    new AppError("operation_cancelled", `machine ${id} was deleted while it was being made`),
+    new AppError("operation_cancelled", `machine ${id} was deleted while it was coming up`),
     id,
   );
   using _lock = await context.machineLocks.acquire(id);

@@ -1,17 +1,21 @@
 import { AppError, messageOf } from "../contract/errors.ts";
 import type { Health, Warning } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { CreateMachine, Machine, Phase } from "../contract/machine.ts";
+import type { CreateMachine, Machine, Phase, ResizeMachine } from "../contract/machine.ts";
 import type { CreateSnapshot, RestoreSnapshot, Snapshot } from "../contract/snapshot.ts";
+import type { StorageReport } from "../contract/storage.ts";
 import { VERSION } from "../version.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
 import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
 import { deleteSnapshot } from "./delete-snapshot.ts";
+import { pauseMachine, resumeMachine } from "./pause.ts";
 import { presentMachine, presentSnapshot } from "./present.ts";
 import { recover } from "./recover.ts";
+import { resizeMachine } from "./resize.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { snapshotMachine } from "./snapshot.ts";
+import { startMachine } from "./start.ts";
 import { stopMachine } from "./stop.ts";
 import { Trace } from "./trace.ts";
 import { takeNote } from "./vmm-death.ts";
@@ -80,6 +84,22 @@ export class Host {
     await this.#work(() => stopMachine(this.#context, id, trace));
   }
 
+  async start(id: MachineId, trace: Trace): Promise<Machine> {
+    return this.#present(await this.#work(() => startMachine(this.#context, id, trace)));
+  }
+
+  async pause(id: MachineId, trace: Trace): Promise<Machine> {
+    return this.#present(await this.#work(() => pauseMachine(this.#context, id, trace)));
+  }
+
+  async resume(id: MachineId, trace: Trace): Promise<Machine> {
+    return this.#present(await this.#work(() => resumeMachine(this.#context, id, trace)));
+  }
+
+  async resize(id: MachineId, request: ResizeMachine, trace: Trace): Promise<Machine> {
+    return this.#present(await this.#work(() => resizeMachine(this.#context, id, request, trace)));
+  }
+
   async delete(id: MachineId, trace: Trace): Promise<void> {
     await this.#work(() => deleteMachine(this.#context, id, trace));
   }
@@ -118,6 +138,19 @@ export class Host {
     const record = this.#context.state.state.snapshots.get(id);
     if (record === undefined) throw new AppError("snapshot_not_found", `there is no snapshot ${id}`);
     return presentSnapshot(record);
+  }
+
+  /** What disks, snapshots and images take up, as the filesystem tells it: half-made ones of an operation under way are among them. */
+  async storageReport(): Promise<StorageReport> {
+    const { storage, settings } = this.#context;
+    const { machines, snapshots, ...usage } = await storage.usage();
+    return {
+      root_dir: settings.rootDir,
+      clone_mode: storage.cloneMode,
+      ...usage,
+      machines: [...machines],
+      snapshots: [...snapshots],
+    };
   }
 
   async health(): Promise<Health> {

@@ -27,6 +27,7 @@ export function presentMachine(record: MachineRecord, netnsName: (index: number)
     hostname: identity.hostname,
     guest_machine_id: identity.guest_machine_id,
     phase: record.phase,
+    ...(record.paused === true ? { paused: true } : {}),
     ...(record.error === undefined ? {} : { error: record.error }),
     vcpus: record.vcpus,
     memory_mib: record.memory_mib,

@@ -4,6 +4,9 @@ import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
 import { finishDeleteSnapshot } from "./delete-snapshot.ts";
 import { inUse } from "./in-use.ts";
+import { holdAsRecorded } from "./pause.ts";
+import { finishResize } from "./resize.ts";
+import { undoStart } from "./start.ts";
 import { finishStop } from "./stop.ts";
 import { Trace } from "./trace.ts";
 import { recordDeath, watchVmm } from "./vmm-death.ts";
@@ -63,7 +66,7 @@ async function adoptOrRecordDeath(context: HostContext, machine: MachineRecord):
 }
 
 async function takeUp(context: HostContext, operation: OperationRecord): Promise<"forward" | "back"> {
-  const { state, storage, live } = context;
+  const { state, storage } = context;
   const trace = new Trace(context.log);
   const { machine_id, snapshot_id } = operation;
   switch (operation.kind) {
@@ -72,6 +75,24 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
       // The client got no answer: the machine was never there.
       if (machine_id !== undefined) await finishDelete(context, machine_id, trace);
       return "back";
+    case "start": {
+      const machine = machine_id === undefined ? undefined : state.state.machines.get(machine_id);
+      if (machine === undefined) await state.commit({ drop: "operation", id: operation.id });
+      else await undoStart(context, machine, operation, trace);
+      return "back";
+    }
+    case "pause":
+    case "resume":
+      if (machine_id !== undefined) await holdAsRecorded(context, machine_id);
+      await state.commit({ drop: "operation", id: operation.id });
+      return "back";
+    case "resize": {
+      const machine = machine_id === undefined ? undefined : state.state.machines.get(machine_id);
+      if (machine === undefined || machine.vmm !== undefined)
+        await state.commit({ drop: "operation", id: operation.id });
+      else await finishResize(context, machine, operation, trace);
+      return "forward";
+    }
     case "delete":
       if (machine_id !== undefined) await finishDelete(context, machine_id, trace);
       return "forward";
@@ -83,7 +104,7 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
     }
     case "snapshot":
       // The guest may still stand still.
-      if (machine_id !== undefined) await live.get(machine_id)?.resume();
+      if (machine_id !== undefined) await holdAsRecorded(context, machine_id);
       if (snapshot_id !== undefined && !state.state.snapshots.has(snapshot_id))
         await storage.removeSnapshot(snapshot_id);
       await state.commit({ drop: "operation", id: operation.id });

@@ -6,6 +6,7 @@ import type { MachineRecord, OperationRecord, SnapshotRecord } from "../model/re
 import type { HostContext } from "./context.ts";
 import { setAsideReason } from "./in-use.ts";
 import { operationId } from "./operation-id.ts";
+import { holdAsRecorded } from "./pause.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 
@@ -14,7 +15,8 @@ const SYNC_TIMEOUT_MS = 30_000;
 
 /**
  * POST /machines/{id}/snapshots: the disk of one instant. The guest writes its caches out, stands still for as long as
- * the clone takes, and goes on; hashing comes after that. A failure leaves the machine running and no snapshot.
+ * the clone takes, and goes on; hashing comes after that. One that was paused before stays so, and could not write out.
+ * A failure leaves the machine as it was and no snapshot.
  */
 export async function snapshotMachine(
   context: HostContext,
@@ -66,11 +68,7 @@ export async function snapshotMachine(
     });
     undo.push("files", () => storage.removeSnapshot(snapshot));
 
-    const vmm = context.live.get(id);
-    // Resuming a guest that runs is allowed and does nothing, so it is right whatever failed.
-    undo.push("pause", async () => {
-      if (vmm?.gone.aborted === false) await vmm.resume();
-    });
+    undo.push("pause", () => holdAsRecorded(context, id));
     const synced = await trace.step("sync", () => syncGuest(context, machine));
     const { disk, pausedMs } = await trace.step("clone", () => clonePaused(context, machine, snapshot));
 
@@ -114,7 +112,7 @@ export async function snapshotMachine(
 /** True when everything the guest wrote is on its disk: it said so, or it went down cleanly. */
 async function syncGuest({ guests }: HostContext, machine: MachineRecord): Promise<boolean> {
   if (machine.phase === "stopped") return machine.stopped_cleanly === true;
-  if (machine.ready !== "ssh" || machine.slot === undefined) return false;
+  if (machine.ready !== "ssh" || machine.slot === undefined || machine.paused === true) return false;
   const guest = {
     host: machine.slot.runtime_host,
     ssh_host_public_key: machine.identity.ssh_host_public_key,
@@ -122,7 +120,7 @@ async function syncGuest({ guests }: HostContext, machine: MachineRecord): Promi
   return await guests.sync(guest, SYNC_TIMEOUT_MS);
 }
 
-/** Clones the disk while the guest stands still, and lets it go on. */
+/** Clones the disk while the guest stands still, and lets it go on unless it stood before. */
 async function clonePaused(
   { storage, live }: HostContext,
   machine: MachineRecord,
@@ -136,6 +134,8 @@ async function clonePaused(
   }
   const started = performance.now();
   await vmm.pause();
+  if (machine.paused === true)
+    return { disk: await storage.stageSnapshot(machine.id, snapshot), pausedMs: 0 };
   const disk = await storage.stageSnapshot(machine.id, snapshot);
   await vmm.resume();
   return { disk, pausedMs: Math.round((performance.now() - started) * 10) / 10 };

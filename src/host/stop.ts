@@ -2,7 +2,7 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
-import { giveBack } from "./give-back.ts";
+import { layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
@@ -14,7 +14,7 @@ export async function stopMachine(context: HostContext, id: MachineId, trace: Tr
   if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
   if (record.phase === "stopped" || record.phase === "failed") return;
   if (record.phase === "starting") {
-    // Left by a create that could neither end nor be undone.
+    // Left by a create or a start that could neither end nor be undone.
     throw new AppError("wrong_phase", `machine ${id} never came up; it can only be deleted`, {
       details: { phase: record.phase },
     });
@@ -38,23 +38,9 @@ export async function finishStop(
   trace: Trace,
   clean: boolean,
 ): Promise<void> {
-  const { state, network, storage, vmms, clock } = context;
-  const { id, slot, vmm, error: _error, ...kept } = record;
-  const place = slot === undefined ? undefined : network.slot(slot.index);
-  if (place !== undefined && vmm !== undefined)
-    await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
-  await storage.takeBack(id);
-  const after: MachineRecord = {
-    ...kept,
-    id,
-    phase: "stopped",
-    stopped_cleanly: clean,
-    stopped_at: clock.now(),
-  };
-  await trace.step("done", () =>
-    state.commit({ put: "machine", record: after }, { drop: "operation", id: operation.id }),
-  );
-  await giveBack(context, id, place, trace);
+  const { clock } = context;
+  const how = { phase: "stopped", stopped_cleanly: clean, stopped_at: clock.now() } as const;
+  await layDown(context, record, how, trace, operation);
 }
 
 /** Asks the guest to go, and waits for it within the limit. Returns whether it went by itself. */
@@ -64,6 +50,8 @@ async function shutDown({ guests, live, settings }: HostContext, record: Machine
   const deadline = performance.now() + settings.stopTimeoutMs;
   const left = (): number => Math.max(0, deadline - performance.now());
   const guest = { host: record.slot.runtime_host, ssh_host_public_key: record.identity.ssh_host_public_key };
+  // One that stands still could not hear it. Where it cannot be woken, SIGKILL at the limit is what is left.
+  if (record.paused === true) await vmm.resume().catch(() => {});
   const asked = record.ready === "ssh" && (await guests.shutdown(guest, left() / 2));
   // Without SSH the keyboard is what is left; a guest that does not listen to it is ended at the limit.
   if (!asked) await vmm.sendCtrlAltDel().catch(() => {});

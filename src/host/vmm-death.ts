@@ -4,7 +4,7 @@ import type { MachineRecord } from "../model/records.ts";
 import type { Vmm } from "../vmm/types.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
-import { giveBack } from "./give-back.ts";
+import { layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
 import { finishStop } from "./stop.ts";
 import { Trace } from "./trace.ts";
@@ -48,24 +48,17 @@ async function noteDeath(context: HostContext, id: MachineId, vmm: Vmm): Promise
  * Its slot, jail and memory go; its disk stays. The caller holds the machine's lock.
  */
 export async function recordDeath(context: HostContext, record: MachineRecord): Promise<void> {
-  const { state, network, storage, vmms, clock, log } = context;
-  const { id, slot, vmm, error: _error, ...kept } = record;
-  const files = storage.machineFiles(id);
+  const { storage, clock, log } = context;
+  const files = storage.machineFiles(record.id);
   const vmmLog = await storage.tail(files.vmmLog, LOG_TAIL_BYTES);
   const console = await storage.tail(files.console, LOG_TAIL_BYTES);
   const clean = /exiting successfully/i.test(vmmLog) && !/kernel panic/i.test(console);
   const lastLine = console.trimEnd().split("\n").at(-1) ?? "";
-  const place = slot === undefined ? undefined : network.slot(slot.index);
-  if (place !== undefined && vmm !== undefined) await vmms.release({ ...vmm, netns_path: place.netns_path });
-  await storage.takeBack(id);
-  const after: MachineRecord = {
-    ...kept,
-    id,
-    phase: clean ? "stopped" : "failed",
-    ...(clean ? {} : { error: `the VMM ended unexpectedly; the console's last line was: ${lastLine}` }),
+  const error = `the VMM ended unexpectedly; the console's last line was: ${lastLine}`;
+  const how = {
+    ...(clean ? { phase: "stopped" as const } : { phase: "failed" as const, error }),
     stopped_at: clock.now(),
   };
-  await state.commit({ put: "machine", record: after });
-  await giveBack(context, id, place, new Trace(log));
-  log.warn({ machine_id: id, phase: after.phase, console_tail: console }, "a VMM ended by itself");
+  await layDown(context, record, how, new Trace(log));
+  log.warn({ machine_id: record.id, phase: how.phase, console_tail: console }, "a VMM ended by itself");
 }

@@ -64,6 +64,17 @@ export interface MachineRecord {
   readonly stopped_at?: string;
   /** True when the guest shut itself down at the last stop: its disk is whole. */
   readonly stopped_cleanly?: boolean;
+  /** True while the guest of a running machine stands still because a client asked for it. */
+  readonly paused?: boolean;
+  /** Index of the slot that a stopped machine held last: a start asks for it again. */
+  readonly last_slot?: number;
+}
+
+/** What a stopped machine shall have from its next start on. */
+export interface NewSize {
+  readonly memory_mib?: number;
+  readonly vcpus?: number;
+  readonly storage_bytes?: number;
 }
 
 export interface SnapshotRecord {
@@ -85,8 +96,22 @@ export interface SnapshotRecord {
 /** An intent, written down before its first side effect, so that a restart can finish or undo it. */
 export interface OperationRecord {
   readonly id: string;
-  readonly kind: "create" | "restore" | "stop" | "delete" | "snapshot" | "delete-snapshot";
+  readonly kind:
+    | "create"
+    | "restore"
+    | "start"
+    | "stop"
+    | "pause"
+    | "resume"
+    | "resize"
+    | "delete"
+    | "snapshot"
+    | "delete-snapshot";
   readonly machine_id?: MachineId;
   readonly snapshot_id?: SnapshotId;
+  /** Of a start: what was wrong with the machine before, when it was a failed one. */
+  readonly error_before?: string;
+  /** Of a resize: what to finish. */
+  readonly new_size?: NewSize;
   readonly started_at: string;
 }

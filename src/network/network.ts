@@ -158,7 +158,7 @@ export function createNetwork(options: NetworkOptions): Network {
       );
     },
 
-    acquire: async (signal) => openedPool().acquire(signal),
+    acquire: async (signal, preferred) => openedPool().acquire(signal, preferred),
 
     slot: (index) => plan.slot(index),
 

@@ -30,7 +30,8 @@ export class SlotPool {
   readonly #ready: Slot[] = [];
   readonly #waiting: Waiter[] = [];
   readonly #inUse: Set<number>;
-  readonly #takenAtStart: ReadonlySet<number>;
+  /** Numbers that were taken before their turn came: those in use at the start, and those that were asked for. */
+  readonly #takenEarly: Set<number>;
   readonly #firstNumber: number;
   /** How many numbers, counted from the first and around the end, were never handed out. */
   #neverUsed: number;
@@ -38,6 +39,8 @@ export class SlotPool {
   readonly #released: number[] = [];
   readonly #stuck = new Set<number>();
   readonly #background = new Set<Promise<void>>();
+  /** By number: what is made or unmade at the moment. */
+  readonly #moving = new Map<number, Promise<void>>();
   #making = 0;
   #unmaking = 0;
   #refilling = true;
@@ -47,7 +50,7 @@ export class SlotPool {
   constructor(options: PoolOptions, inUse: readonly number[]) {
     this.#options = options;
     this.#inUse = new Set(inUse);
-    this.#takenAtStart = new Set(inUse);
+    this.#takenEarly = new Set(inUse);
     // After a restart the order of release is forgotten: numbers above those in use were most likely given back earliest.
     this.#firstNumber = inUse.length === 0 ? 0 : (Math.max(...inUse) + 1) % options.plan.capacity;
     this.#neverUsed = options.plan.capacity;
@@ -63,9 +66,14 @@ export class SlotPool {
     return this.#stuck;
   }
 
-  /** A ready slot, or one made now. Throws AppError `host_full`, the making's error, or the signal's reason. */
-  async acquire(signal?: AbortSignal): Promise<Slot> {
+  /**
+   * A ready slot, or one made now: the one with the number `preferred` if nobody else has it.
+   * Throws AppError `host_full`, the making's error, or the signal's reason.
+   */
+  async acquire(signal?: AbortSignal, preferred?: number): Promise<Slot> {
     signal?.throwIfAborted();
+    const asked = preferred === undefined ? undefined : await this.#acquireThis(preferred, signal);
+    if (asked !== undefined) return asked;
     if (this.#closed) throw closedError();
     this.#refilling = true;
     const slot = this.#waiting.length === 0 ? this.#ready.shift() : undefined;
@@ -98,6 +106,31 @@ export class SlotPool {
     }
   }
 
+  /** The slot with this number, or undefined when another has it. One that is being made or unmade is waited for. */
+  async #acquireThis(index: number, signal?: AbortSignal): Promise<Slot | undefined> {
+    await this.#moving.get(index);
+    signal?.throwIfAborted();
+    if (this.#closed) throw closedError();
+    const place = this.#ready.findIndex((slot) => slot.index === index);
+    const [ready] = place < 0 ? [] : this.#ready.splice(place, 1);
+    if (ready !== undefined) {
+      this.#inUse.add(index);
+      setImmediate(() => this.#pump());
+      return ready;
+    }
+    if (!this.#takeThisNumber(index)) return undefined;
+    const { promise, resolve, reject } = Promise.withResolvers<Slot>();
+    const take = (made: Slot): void => {
+      this.#inUse.add(index);
+      resolve(made);
+    };
+    this.#startMaking(this.#options.plan.slot(index), { take, fail: reject });
+    const slot = await promise;
+    if (signal?.aborted !== true) return slot;
+    this.release(slot);
+    throw signal.reason;
+  }
+
   /** Takes a slot back and unmakes it behind the caller. One that is not in use is left alone. */
   release(slot: Slot): void {
     if (!this.#inUse.delete(slot.index)) return;
@@ -107,7 +140,7 @@ export class SlotPool {
 
   #discard(slot: Slot): void {
     this.#unmaking += 1;
-    this.#inBackground(async () => {
+    this.#inBackground(slot.index, async () => {
       try {
         await this.#options.unmake(slot);
         this.#released.push(slot.index);
@@ -150,19 +183,20 @@ export class SlotPool {
     return this.#waiting.length + forPool;
   }
 
-  #startMaking(slot: Slot): void {
+  /** Makes a slot for `one` alone, or for whoever waits longest by then. */
+  #startMaking(slot: Slot, one?: Waiter): void {
     this.#making += 1;
-    this.#inBackground(async () => {
+    this.#inBackground(slot.index, async () => {
       try {
         await this.#options.make(slot);
-        const waiter = this.#waiting.shift();
+        const waiter = one ?? this.#waiting.shift();
         if (waiter !== undefined) waiter.take(slot);
         else if (this.#ready.length < this.#options.size || this.#closed) this.#ready.push(slot);
         // It was made for somebody who has given up, and the pool is full without it.
         else this.#discard(slot);
       } catch (error) {
         this.#released.push(slot.index);
-        const waiter = this.#waiting.shift();
+        const waiter = one ?? this.#waiting.shift();
         waiter?.fail(error);
         // With nobody waiting a failure would only repeat itself: the next acquire or release tries again.
         if (waiter === undefined) this.#refilling = false;
@@ -173,12 +207,15 @@ export class SlotPool {
     });
   }
 
-  #inBackground(work: () => Promise<void>): void {
+  #inBackground(index: number, work: () => Promise<void>): void {
     const running = work().finally(() => {
       this.#background.delete(running);
+      // A slot that nobody wanted any more is being unmade by now.
+      if (this.#moving.get(index) === running) this.#moving.delete(index);
       this.#pump();
     });
     this.#background.add(running);
+    this.#moving.set(index, running);
   }
 
   /** A free number: one never used before one used, the one released longest ago before the others. */
@@ -187,9 +224,24 @@ export class SlotPool {
     while (this.#neverUsed > 0) {
       const index = (this.#firstNumber + capacity - this.#neverUsed) % capacity;
       this.#neverUsed -= 1;
-      if (!this.#takenAtStart.has(index)) return index;
+      if (!this.#takenEarly.has(index)) return index;
     }
     return this.#released.shift();
+  }
+
+  /** Takes this number if it is free. */
+  #takeThisNumber(index: number): boolean {
+    const place = this.#released.indexOf(index);
+    if (place >= 0) {
+      this.#released.splice(place, 1);
+      return true;
+    }
+    const { capacity } = this.#options.plan;
+    const turn = (index - this.#firstNumber + capacity) % capacity;
+    const hadItsTurn = turn < capacity - this.#neverUsed;
+    if (index >= capacity || hadItsTurn || this.#takenEarly.has(index)) return false;
+    this.#takenEarly.add(index);
+    return true;
   }
 
   #fullError(): AppError {

@@ -36,8 +36,11 @@ export interface Network {
    * Refuses to start (throws a plain Error with a sentence for the operator) when the pool clashes with a foreign route or claim.
    */
   open(inUse: readonly number[]): Promise<void>;
-  /** A slot whose guest reaches nothing yet and that only the host reaches. Throws `host_full` when none is left. */
-  acquire(signal?: AbortSignal): Promise<Slot>;
+  /**
+   * A slot whose guest reaches nothing yet and that only the host reaches: the one with the number `preferred` where
+   * that is free, any other where it is not. Throws `host_full` when none is left.
+   */
+  acquire(signal?: AbortSignal, preferred?: number): Promise<Slot>;
   /** The slot with this number, without touching the host. */
   slot(index: number): Slot;
   /** Opens the guest's way out. Idempotent. */

@@ -63,6 +63,8 @@ const MachineRecordSchema = Type.Object({
   started_at: Type.Optional(TimeSchema),
   stopped_at: Type.Optional(TimeSchema),
   stopped_cleanly: Type.Optional(Type.Boolean()),
+  paused: Type.Optional(Type.Boolean()),
+  last_slot: Type.Optional(CountSchema),
 });
 
 const SnapshotRecordSchema = Type.Object({
@@ -86,13 +88,25 @@ const OperationRecordSchema = Type.Object({
   kind: Type.Union([
     Type.Literal("create"),
     Type.Literal("restore"),
+    Type.Literal("start"),
     Type.Literal("stop"),
+    Type.Literal("pause"),
+    Type.Literal("resume"),
+    Type.Literal("resize"),
     Type.Literal("delete"),
     Type.Literal("snapshot"),
     Type.Literal("delete-snapshot"),
   ]),
   machine_id: Type.Optional(MachineIdSchema),
   snapshot_id: Type.Optional(SnapshotIdSchema),
+  error_before: Type.Optional(Type.String()),
+  new_size: Type.Optional(
+    Type.Object({
+      memory_mib: Type.Optional(PositiveSchema),
+      vcpus: Type.Optional(PositiveSchema),
+      storage_bytes: Type.Optional(PositiveSchema),
+    }),
+  ),
   started_at: TimeSchema,
 });
 

@@ -10,7 +10,7 @@ import type { CloneMode, MadeDisk } from "./types.ts";
 export type CloneSetting = "auto" | CloneMode;
 
 /** Disks are a whole number of these, so that every guest page has a block of its own. */
-const BLOCK = 4096;
+export const BLOCK = 4096;
 const COPY_TIMEOUT_MS = 30 * 60_000;
 
 /** Errors by which a filesystem says that it cannot share these blocks. */

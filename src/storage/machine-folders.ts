@@ -2,9 +2,10 @@ import { mkdir, rm } from "node:fs/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { removeTree, syncDirectory } from "../system/files.ts";
+import { BLOCK } from "./clone.ts";
 import { storageError } from "./errors.ts";
 import type { Layout } from "./layout.ts";
-import { createFile, setOwner, syncFile } from "./owned-file.ts";
+import { createFile, openForWriting, setOwner, syncFile } from "./owned-file.ts";
 
 /**
  * The folder of each machine. Root works on these paths only, never on their hard links in a jail,
@@ -73,6 +74,20 @@ export class MachineFolders {
       await setOwner(this.#layout.machine(id).disk, 0, 0, 0o600);
     } catch (error) {
       throw storageError(error, "Taking the disk back");
+    }
+  }
+
+  async grow(id: MachineId, sizeBytes: number): Promise<number> {
+    const wanted = Math.ceil(sizeBytes / BLOCK) * BLOCK;
+    try {
+      await using handle = await openForWriting(this.#layout.machine(id).disk);
+      const { size } = await handle.stat();
+      if (wanted <= size) return size;
+      await handle.truncate(wanted);
+      await handle.sync();
+      return wanted;
+    } catch (error) {
+      throw storageError(error, "Growing the disk");
     }
   }
 

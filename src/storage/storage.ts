@@ -13,9 +13,11 @@ import { Initrds } from "./initrd.ts";
 import { Layout } from "./layout.ts";
 import { LocalImages } from "./local-image.ts";
 import { MachineFolders } from "./machine-folders.ts";
+import { SharedWork } from "./shared-work.ts";
 import { SnapshotFolders } from "./snapshot-folders.ts";
 import { tailOf } from "./tail.ts";
-import type { CloneMode, FinishedSnapshot, MadeDisk, Storage } from "./types.ts";
+import type { CloneMode, FinishedSnapshot, MadeDisk, Storage, StorageUsage } from "./types.ts";
+import { measure } from "./usage.ts";
 
 export interface StorageOptions {
   /** The daemon's root. */
@@ -53,6 +55,7 @@ class StorageRoom implements Storage {
   readonly #options: StorageOptions;
   readonly #layout: Layout;
   readonly #machines: MachineFolders;
+  readonly #usage = new SharedWork<StorageUsage>();
   #parts: Opened | undefined;
 
   constructor(options: StorageOptions) {
@@ -196,6 +199,10 @@ class StorageRoom implements Storage {
     return tailOf(path, maxBytes);
   }
 
+  growDisk(id: MachineId, sizeBytes: number): Promise<number> {
+    return this.#machines.grow(id, sizeBytes);
+  }
+
   removeMachine(id: MachineId): Promise<void> {
     return this.#machines.remove(id);
   }
@@ -226,5 +233,9 @@ class StorageRoom implements Storage {
   async freeBytes(): Promise<number> {
     const { bavail, bsize } = await statfs(this.#layout.root);
     return bavail * bsize;
+  }
+
+  usage(): Promise<StorageUsage> {
+    return this.#usage.run("all", () => measure(this.#layout));
   }
 }

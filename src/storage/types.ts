@@ -16,6 +16,22 @@ interface SnapshotFile {
   readonly sha256_hex: string;
 }
 
+/** What files take up: their length, and the blocks they refer to, which clones by reference share. */
+export interface Usage {
+  readonly apparent_bytes: number;
+  readonly used_bytes: number;
+}
+
+export interface StorageUsage {
+  readonly total_bytes: number;
+  readonly free_bytes: number;
+  readonly images: Usage & { readonly files: number };
+  /** The disk of each machine that has one, by id. */
+  readonly machines: readonly (Usage & { readonly id: MachineId })[];
+  /** All files of each finished snapshot, by id. */
+  readonly snapshots: readonly (Usage & { readonly id: SnapshotId })[];
+}
+
 export interface FinishedSnapshot {
   readonly disk: SnapshotFile;
   readonly manifest: SnapshotFile;
@@ -56,6 +72,11 @@ export interface Storage {
   handOver(id: MachineId, uid: number, gid: number): Promise<void>;
   /** Takes the disk back: owned by root, mode 0600. */
   takeBack(id: MachineId): Promise<void>;
+  /**
+   * Makes the disk of a machine that stands still at least `sizeBytes` long, durably; it never becomes shorter.
+   * Returns its length in bytes, a multiple of 4096. Throws `disk_full`.
+   */
+  growDisk(id: MachineId, sizeBytes: number): Promise<number>;
   /** Host paths of the machine's files. */
   machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string };
   /** The last `maxBytes` of a file that the VMM wrote, control characters made harmless. Empty when missing. */
@@ -80,4 +101,6 @@ export interface Storage {
   list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }>;
   /** Free bytes of the daemon's filesystem. */
   freeBytes(): Promise<number>;
+  /** What everything here takes up. Asks the filesystem for a few facts of each file; callers at the same time share one look. */
+  usage(): Promise<StorageUsage>;
 }

@@ -89,15 +89,15 @@ export async function assertMatches(
   const machines = [...state.state.machines.values()];
   const running = machines.filter(({ phase }) => phase === "running");
   const slots = new Set(machines.flatMap(({ slot }) => (slot === undefined ? [] : [slot.index])));
-  const guests = machines.flatMap(({ vmm }) =>
-    vmm === undefined ? [] : [[vmm.jail_id, "running"] as const],
+  const guests = machines.flatMap(({ vmm, paused }) =>
+    vmm === undefined ? [] : [[vmm.jail_id, paused === true ? "paused" : "running"] as const],
   );
   assert.deepEqual(
     {
       slots: network.held,
       open: network.open_egress,
       guests: new Map([...vmms.jails].map(([id, jail]) => [id, jail.state])),
-      folders: new Set(storage.machines.keys()),
+      disks: new Map([...storage.machines].map(([id, { disk }]) => [id, disk])),
       snapshots: new Map(storage.snapshots),
       operations: [...state.state.operations.keys()],
       memory: (await host.health()).memory.committed_mib,
@@ -106,7 +106,7 @@ export async function assertMatches(
       slots,
       open: slots,
       guests: new Map(guests),
-      folders: new Set(machines.map(({ id }) => id)),
+      disks: new Map(machines.map(({ id, storage_bytes }) => [id, storage_bytes])),
       snapshots: new Map(
         [...state.state.snapshots.values()].map(({ id, disk }) => [
           id,

@@ -19,11 +19,12 @@ export class FakeNetwork implements Network {
     return Promise.resolve();
   }
 
-  async acquire(signal?: AbortSignal): Promise<Slot> {
+  async acquire(signal?: AbortSignal, preferred = 0): Promise<Slot> {
     await Promise.resolve();
     signal?.throwIfAborted();
-    for (let index = 0; index < this.size; index += 1) {
-      if (this.held.has(index)) continue;
+    const numbers = Array.from({ length: this.size }, (_, number) => number);
+    for (const index of [preferred, ...numbers]) {
+      if (index >= this.size || this.held.has(index)) continue;
       this.held.add(index);
       return this.slot(index);
     }

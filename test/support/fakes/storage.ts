@@ -3,7 +3,7 @@ import { AppError } from "../../../src/contract/errors.ts";
 import type { MachineId, SnapshotId } from "../../../src/contract/ids.ts";
 import type { Artifact } from "../../../src/contract/machine.ts";
 import type { ImageRef } from "../../../src/model/records.ts";
-import type { CloneMode, MadeDisk, Storage } from "../../../src/storage/types.ts";
+import type { CloneMode, MadeDisk, Storage, StorageUsage } from "../../../src/storage/types.ts";
 
 const MIB = 1024 * 1024;
 
@@ -16,6 +16,7 @@ export class FakeStorage implements Storage {
   /** Text that `tail` returns for the console and the VMM's log. */
   consoleTail = "";
   vmmLogTail = "";
+  seedsWritten = 0;
   /** Throws this at the named call. */
   readonly failures = new Map<keyof Storage, Error>();
   /** Awaited in `localImage`: lets a test hold a create up. */
@@ -101,6 +102,7 @@ export class FakeStorage implements Storage {
   }
 
   writeSeed(): Promise<void> {
+    this.seedsWritten += 1;
     return Promise.resolve();
   }
 
@@ -111,6 +113,14 @@ export class FakeStorage implements Storage {
   async takeBack(): Promise<void> {
     await Promise.resolve();
     this.#fail("takeBack");
+  }
+
+  async growDisk(id: MachineId, sizeBytes: number): Promise<number> {
+    await Promise.resolve();
+    this.#fail("growDisk");
+    const size_bytes = Math.max(this.machines.get(id)?.disk ?? 0, sizeBytes);
+    this.machines.set(id, { disk: size_bytes });
+    return size_bytes;
   }
 
   machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string } {
@@ -165,5 +175,19 @@ export class FakeStorage implements Storage {
 
   freeBytes(): Promise<number> {
     return Promise.resolve(1024 * MIB);
+  }
+
+  usage(): Promise<StorageUsage> {
+    return Promise.resolve({
+      total_bytes: 2048 * MIB,
+      free_bytes: 1024 * MIB,
+      images: { files: 3, apparent_bytes: 600 * MIB, used_bytes: 200 * MIB },
+      machines: [...this.machines].map(([id, { disk = 0 }]) => ({
+        id,
+        apparent_bytes: disk,
+        used_bytes: MIB,
+      })),
+      snapshots: [...this.snapshots].map(([id, { size }]) => ({ id, apparent_bytes: size, used_bytes: MIB })),
+    });
   }
 }

@@ -35,7 +35,7 @@ async function makeApi(options: Parameters<typeof makeFakeHost>[0] = {}) {
   };
 }
 
-test("the eleven calls answer as the contract says", async () => {
+test("the calls answer as the contract says", async () => {
   await using api = await makeApi();
   const created = await api.call("POST", "/machines", {
     machine_id: "one",
@@ -62,6 +62,21 @@ test("the eleven calls answer as the contract says", async () => {
   assert.equal((await api.call("POST", "/machines/one/stop")).status, 204);
   assert.equal((await api.call("POST", "/machines/one/stop")).status, 204);
   assert.equal((await api.call("GET", "/machines/one")).body.machine.phase, "stopped");
+  const resized = await api.call("POST", "/machines/one/resize", { memory_mib: 256, storage_bytes: 2 ** 30 });
+  assert.deepEqual([resized.status, resized.body.machine.memory_mib], [200, 256]);
+  const again = await api.call("POST", "/machines/one/start");
+  assert.deepEqual([again.status, again.body.machine.phase], [200, "running"]);
+  assert.match(String(again.headers["server-timing"]), /\bslot;dur=.*\bready;dur=\d/);
+  const paused = await api.call("POST", "/machines/one/pause");
+  assert.deepEqual([paused.status, paused.body.machine.paused], [200, true]);
+  const resumed = await api.call("POST", "/machines/one/resume");
+  assert.deepEqual([resumed.status, resumed.body], [200, again.body]);
+  const report = await api.call("GET", "/storage/report");
+  assert.equal(report.status, 200);
+  assert.deepEqual(
+    [report.body.clone_mode, report.body.machines.length, report.body.snapshots[0].id],
+    ["reflink", 2, "s1"],
+  );
   for (const path of ["/machines/one", "/machines/one", "/machines/two", "/snapshots/s1", "/snapshots/s1"]) {
     assert.equal((await api.call("DELETE", path)).status, 204, path);
   }
@@ -136,6 +151,15 @@ test("paths, methods and bodies that are wrong each get their own answer", async
   assert.deepEqual(await answer("GET", "/machines/none"), [404, "machine_not_found"]);
   assert.deepEqual(await answer("GET", "/machines/none/snapshots"), [404, "machine_not_found"]);
   assert.deepEqual(await answer("POST", "/machines/none/stop"), [404, "machine_not_found"]);
+  for (const verb of ["start", "pause", "resume"]) {
+    assert.deepEqual(await answer("POST", `/machines/none/${verb}`), [404, "machine_not_found"]);
+    assert.deepEqual(await answer("POST", `/machines/none/${verb}`, { now: true }), [400, "bad_request"]);
+    assert.deepEqual(await answer("GET", `/machines/none/${verb}`), [405, "method_not_allowed"]);
+  }
+  assert.deepEqual(await answer("POST", "/machines/none/resize", { vcpus: 2 }), [404, "machine_not_found"]);
+  assert.deepEqual(await answer("POST", "/machines/none/resize", {}), [400, "bad_request"]);
+  assert.deepEqual(await answer("POST", "/machines/none/resize", { vcpus: 0 }), [400, "bad_request"]);
+  assert.deepEqual(await answer("POST", "/machines/none/resize", { image: "x" }), [400, "bad_request"]);
   assert.deepEqual(await answer("GET", "/snapshots/none"), [404, "snapshot_not_found"]);
   assert.deepEqual(await answer("POST", "/snapshots/none/restore", { machine_id: "a" }), [
     404,

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { runCli } from "../../../src/cli/program.ts";
-import { health, machine, snapshot } from "../client/support/samples.ts";
+import { health, machine, snapshot, storageReport } from "../client/support/samples.ts";
 import {
   always,
   type Responder,
@@ -146,6 +146,44 @@ describe("computer", () => {
     assert.deepEqual(
       requests.map(({ method, path }) => `${method} ${path}`),
       ["DELETE /machines/one", "DELETE /machines/two"],
+    );
+  });
+
+  it("starts, pauses and resumes a machine, and shows it", async () => {
+    for (const verb of ["start", "pause", "resume"]) {
+      const { code, out, requests } = await cli([verb, "web"], always(200, { machine }));
+      assert.deepEqual([code, requests[0]?.method, requests[0]?.path], [0, "POST", `/machines/web/${verb}`]);
+      assert.match(out, /^phase +running$/m);
+    }
+    const paused = { ...machine, paused: true };
+    assert.match(
+      (await cli(["pause", "web"], always(200, { machine: paused }))).out,
+      /^phase +running \(paused\)$/m,
+    );
+    assert.match(
+      (await cli(["list"], always(200, { machines: [paused] }))).out,
+      /^web +running \(paused\) /m,
+    );
+  });
+
+  it("resizes a machine in the contract's units", async () => {
+    const { requests } = await cli(
+      "resize web --memory 1GiB --vcpus 4 --disk 4GiB".split(" "),
+      always(200, { machine }),
+    );
+    assert.equal(requests[0]?.path, "/machines/web/resize");
+    assert.deepEqual(requests[0]?.body, { memory_mib: 1024, vcpus: 4, storage_bytes: 4 * 2 ** 30 });
+  });
+
+  it("reports what things take up", async () => {
+    const { out } = await cli(["report"], always(200, storageReport));
+    assert.match(out, /^free +40 GiB of 100 GiB$/m);
+    assert.match(out, /^machine +web +300 MiB +2 GiB$/m);
+    assert.match(out, /^snapshot +before +250 MiB +512 MiB$/m);
+    assert.match(out, /^images +3 files +200 MiB +600 MiB$/m);
+    assert.deepEqual(
+      JSON.parse((await cli(["report", "--json"], always(200, storageReport))).out),
+      storageReport,
     );
   });
 

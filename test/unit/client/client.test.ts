@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import { type ComputerHostClient, createClient } from "../../../src/client/client.ts";
 import { ClientError, errorOfConnection } from "../../../src/client/client-error.ts";
 import { defaultSocketPath } from "../../../src/client/socket-path.ts";
-import { health, machine, snapshot } from "./support/samples.ts";
+import { health, machine, snapshot, storageReport } from "./support/samples.ts";
 import { always, type Responder, startSocketServer } from "./support/socket-server.ts";
 
 interface Call {
@@ -67,6 +67,41 @@ const calls: Call[] = [
     request: { method: "POST", path: "/machines/web/stop" },
     answer: { status: 204 },
     result: undefined,
+  },
+  {
+    name: "start",
+    run: (client) => client.startMachine("web"),
+    request: { method: "POST", path: "/machines/web/start" },
+    answer: { status: 200, body: { machine } },
+    result: machine,
+  },
+  {
+    name: "pause",
+    run: (client) => client.pauseMachine("web"),
+    request: { method: "POST", path: "/machines/web/pause" },
+    answer: { status: 200, body: { machine: { ...machine, paused: true } } },
+    result: { ...machine, paused: true },
+  },
+  {
+    name: "resume",
+    run: (client) => client.resumeMachine("web"),
+    request: { method: "POST", path: "/machines/web/resume" },
+    answer: { status: 200, body: { machine } },
+    result: machine,
+  },
+  {
+    name: "resize",
+    run: (client) => client.resizeMachine("web", { memory_mib: 256 }),
+    request: { method: "POST", path: "/machines/web/resize", body: { memory_mib: 256 } },
+    answer: { status: 200, body: { machine } },
+    result: machine,
+  },
+  {
+    name: "storage report",
+    run: (client) => client.storageReport(),
+    request: { method: "GET", path: "/storage/report" },
+    answer: { status: 200, body: storageReport },
+    result: storageReport,
   },
   {
     name: "snapshot",

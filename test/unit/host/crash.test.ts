@@ -14,7 +14,21 @@ const phases = ({ host }: FakeHost): string =>
     .map(({ id, phase }) => `${id} ${phase}`)
     .join(", ");
 
+const wholly = ({ host }: FakeHost): unknown =>
+  host
+    .listMachines()
+    .map(({ id, phase, paused, memory_mib, storage_bytes, runtime_host, hostname }) => [
+      `${id} ${phase}${paused === true ? " paused" : ""}`,
+      memory_mib,
+      storage_bytes / 2 ** 20,
+      runtime_host,
+      hostname,
+    ]);
+const AT_SLOT_0 = "10.200.0.1";
+
 interface Scenario {
+  /** What was done to the machine before the daemon started that gets into trouble. */
+  readonly before?: (host: Host) => Promise<unknown>;
   readonly run: (host: Host) => Promise<unknown>;
   readonly ends: (fakes: FakeHost) => unknown;
   /** What starts find: the operation done, or as if it had never been. One that only goes forward is always done. */
@@ -34,6 +48,50 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   },
   stop: { run: (host) => host.stop(one, host.trace()), ends: phases, found: ["one stopped"] },
   delete: { run: (host) => host.delete(one, host.trace()), ends: phases, found: [""] },
+  start: {
+    before: (host) => host.stop(one, host.trace()),
+    run: (host) => host.start(one, host.trace()),
+    ends: wholly,
+    found: [[["one running", 512, 512, AT_SLOT_0, "one"]], [["one stopped", 512, 512, undefined, "one"]]],
+  },
+  pause: {
+    run: (host) => host.pause(one, host.trace()),
+    ends: wholly,
+    found: [
+      [["one running paused", 512, 512, AT_SLOT_0, "one"]],
+      [["one running", 512, 512, AT_SLOT_0, "one"]],
+    ],
+  },
+  resume: {
+    before: (host) => host.pause(one, host.trace()),
+    run: (host) => host.resume(one, host.trace()),
+    ends: wholly,
+    found: [
+      [["one running", 512, 512, AT_SLOT_0, "one"]],
+      [["one running paused", 512, 512, AT_SLOT_0, "one"]],
+    ],
+  },
+  resize: {
+    before: (host) => host.stop(one, host.trace()),
+    run: (host) => host.resize(one, { memory_mib: 256, storage_bytes: 2 ** 30 }, host.trace()),
+    ends: wholly,
+    found: [[["one stopped", 256, 1024, undefined, "one"]]],
+  },
+  "stop of a paused machine": {
+    before: (host) => host.pause(one, host.trace()),
+    run: (host) => host.stop(one, host.trace()),
+    ends: phases,
+    found: ["one stopped"],
+  },
+  "snapshot of a paused machine": {
+    before: (host) => host.pause(one, host.trace()),
+    run: (host) => host.snapshot(one, { snapshot_id: "s2" }, host.trace()),
+    ends: ({ host }) => [host.getMachine(one).paused, ...host.listSnapshots(one).map(({ id }) => id)],
+    found: [
+      [true, "s1", "s2"],
+      [true, "s1"],
+    ],
+  },
   snapshot: {
     run: (host) => host.snapshot(one, { snapshot_id: "s2" }, host.trace()),
     ends: ({ host }) => host.listSnapshots(one).map(({ id }) => id),
@@ -47,10 +105,11 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
 };
 
 /** A daemon with a running machine and a snapshot of it, that has just started, with trouble ahead. */
-async function begin(trouble: Trouble, at: number): Promise<FakeHost> {
+async function begin(trouble: Trouble, at: number, before: Scenario["before"]): Promise<FakeHost> {
   const first = await makeFakeHost();
   await first.host.create({ machine_id: "one" }, first.trace());
   await first.host.snapshot(one, { snapshot_id: "s1" }, first.trace());
+  await before?.(first.host);
   await first.host.close();
   const second = await restarted(first, trouble);
   trouble.arm(at);
@@ -59,12 +118,12 @@ async function begin(trouble: Trouble, at: number): Promise<FakeHost> {
 
 const textOf = (value: unknown): string => JSON.stringify(value);
 
-for (const [name, { run, ends, found }] of Object.entries(SCENARIOS)) {
+for (const [name, { before, run, ends, found }] of Object.entries(SCENARIOS)) {
   test(`a daemon killed anywhere in a ${name} leaves it done or undone, and nothing else`, async () => {
     const seen = new Set<string>();
     for (let at = 1, finished = false; !finished; at += 1) {
       const trouble = new Trouble("cut");
-      const second = await begin(trouble, at);
+      const second = await begin(trouble, at, before);
       await Promise.race([run(second.host), trouble.gone]);
       finished = !trouble.happened;
 
@@ -81,7 +140,7 @@ for (const [name, { run, ends, found }] of Object.entries(SCENARIOS)) {
   test(`a ${name} in which any one call fails is undone, or finished by the next try`, async () => {
     for (let at = 1, finished = false; !finished; at += 1) {
       const trouble = new Trouble("fail");
-      const second = await begin(trouble, at);
+      const second = await begin(trouble, at, before);
       const worked = await run(second.host).then(
         () => true,
         () => false,

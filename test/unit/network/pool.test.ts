@@ -36,17 +36,26 @@ function makePool(
 }
 
 test("whatever comes and goes, no slot is held twice and none is lost", async () => {
-  const step = fc.oneof(fc.constant("acquire" as const), fc.nat({ max: 5 }));
+  const step = fc.oneof(
+    fc.constant("acquire" as const),
+    fc.record({ preferred: fc.nat({ max: 7 }) }),
+    fc.nat({ max: 5 }),
+  );
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.nat({ max: 3 }), async (steps, size) => {
       const { pool, host } = makePool({ size });
       const held: Slot[] = [];
       for (const next of steps) {
-        if (next !== "acquire") {
+        const preferred = typeof next === "object" ? next.preferred : undefined;
+        if (typeof next === "number") {
           const [slot] = held.splice(next, 1);
           if (slot !== undefined) pool.release(slot);
-        } else if (held.length < 6) held.push(await pool.acquire());
-        else await assert.rejects(pool.acquire(), AppError);
+        } else if (held.length < 6) {
+          const free = !held.some(({ index }) => index === preferred) && (preferred ?? 6) < 6;
+          const slot = await pool.acquire(undefined, preferred);
+          held.push(slot);
+          if (free) assert.equal(slot.index, preferred, "what is free is given to who asks for it");
+        } else await assert.rejects(pool.acquire(undefined, preferred), AppError);
         assert.equal(new Set(held.map(({ index }) => index)).size, held.length);
       }
       await pool.close();
@@ -63,6 +72,35 @@ test("released slots come back in the order of their release, after those never 
   const next: number[] = [];
   while (next.length < 5) next.push((await pool.acquire()).index);
   assert.deepEqual(next, [4, 5, 2, 0, 3]);
+});
+
+test("a slot that was just given back comes again to who asks for it, and to nobody else at the same time", async () => {
+  const { pool } = makePool({ size: 2, inUse: [3] });
+  const first = await pool.acquire();
+  pool.release(first);
+  const both = await Promise.all([
+    pool.acquire(undefined, first.index),
+    pool.acquire(undefined, first.index),
+  ]);
+  assert.equal(both[0].index, first.index);
+  assert.notEqual(both[1].index, first.index);
+  const others = await Promise.all([pool.acquire(undefined, 3), pool.acquire(undefined, 17), pool.acquire()]);
+  assert.equal(new Set([...both, ...others, { index: 3 }].map(({ index }) => index)).size, 6);
+  await assert.rejects(pool.acquire(undefined, 3), (error: AppError) => error.code === "host_full");
+});
+
+test("one who asks for a slot and gives up meanwhile holds none", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { pool, host } = makePool({ slow: () => gate.promise });
+  const leaving = new AbortController();
+  const asked = pool.acquire(leaving.signal, 4);
+  const refused = assert.rejects(asked, /gone/);
+  await Promise.resolve();
+  leaving.abort(new Error("gone"));
+  gate.resolve();
+  await refused;
+  await pool.close();
+  assert.equal(host.size, 0);
 });
 
 test("numbers in use at the start are not handed out before they are released", async () => {

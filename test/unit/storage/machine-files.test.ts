@@ -56,6 +56,46 @@ test("a disk is a private copy of the image, as long as asked for, rounded up to
   assert.deepEqual(await readFile((await storage.imageFiles(image)).rootfs), rootfs);
 });
 
+test("a disk grows by a hole at its end, to a multiple of 4096 bytes, and never becomes shorter", async (t) => {
+  const { storage, rootfs } = await withMachine(t);
+  const { disk } = storage.machineFiles(M);
+  assert.equal(await storage.growDisk(M, 8 * MIB + 1), 8 * MIB + 4096);
+  const { size, blocks, mode } = await stat(disk);
+  assert.deepEqual([size, mode & 0o777], [8 * MIB + 4096, 0o600]);
+  assert.ok(blocks * 512 < rootfs.length);
+  assert.equal(await storage.growDisk(M, MIB), 8 * MIB + 4096);
+  assert.deepEqual((await readFile(disk)).subarray(0, rootfs.length), rootfs);
+});
+
+test("the report tells length and blocks of disks, snapshots and images, and leaves out what is none of them", async (t) => {
+  const { storage, root, image } = await withMachine(t);
+  await storage.growDisk(M, 64 * MIB);
+  await storage.stageSnapshot(M, S);
+  assert.deepEqual((await storage.usage()).snapshots, [], "a staged snapshot is none yet");
+  await storage.finishSnapshot(S, {});
+  await storage.makeMachine(machineId("without-disk"));
+  await symlink("/etc/passwd", join(root, "images", "link"));
+  const [usage, again] = await Promise.all([storage.usage(), storage.usage()]);
+  assert.equal(usage, again, "those who ask at the same time share one look");
+  const { machines, snapshots, images, free_bytes, total_bytes } = usage;
+  assert.deepEqual(
+    machines.map(({ id, apparent_bytes }) => [id, apparent_bytes]),
+    [[M, 64 * MIB]],
+  );
+  const used = (await stat(storage.machineFiles(M).disk)).blocks * 512;
+  assert.deepEqual([machines[0]?.used_bytes, used < 8 * MIB], [used, true]);
+  assert.deepEqual([snapshots.map(({ id }) => id), snapshots.length], [[S], 1]);
+  assert.ok((snapshots[0]?.apparent_bytes ?? 0) > 64 * MIB, "disk and manifest");
+  assert.equal(images.files, 3);
+  const names = [image.kernel_sha256, image.initrd_sha256, image.rootfs_sha256];
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(root, "images", name))).size));
+  assert.equal(
+    images.apparent_bytes,
+    sizes.reduce((sum, size) => sum + size, 0),
+  );
+  assert.ok(free_bytes > 0 && free_bytes <= total_bytes);
+});
+
 test("a machine's folder is made once", async (t) => {
   const { storage } = await withMachine(t);
   await assert.rejects(storage.makeMachine(M), { code: "internal" });

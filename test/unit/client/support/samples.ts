@@ -1,6 +1,7 @@
 import type { Health } from "../../../../src/contract/health.ts";
 import type { Machine } from "../../../../src/contract/machine.ts";
 import type { Snapshot } from "../../../../src/contract/snapshot.ts";
+import type { StorageReport } from "../../../../src/contract/storage.ts";
 
 export const machine: Machine = {
   id: "web",
@@ -57,4 +58,14 @@ export const health: Health = {
   memory: { total_mib: 4096, committed_mib: 512, limit_mib: 3584 },
   disk_clone: "copy",
   warnings: [{ code: "disk_copies", severity: "warning", text: "Disks are copied." }],
+};
+
+export const storageReport: StorageReport = {
+  root_dir: "/var/lib/computer-host",
+  clone_mode: "reflink",
+  total_bytes: 100 * 2 ** 30,
+  free_bytes: 40 * 2 ** 30,
+  images: { files: 3, apparent_bytes: 600 * 2 ** 20, used_bytes: 200 * 2 ** 20 },
+  machines: [{ id: "web", apparent_bytes: 2 * 2 ** 30, used_bytes: 300 * 2 ** 20 }],
+  snapshots: [{ id: "before", apparent_bytes: 512 * 2 ** 20, used_bytes: 250 * 2 ** 20 }],
 };
