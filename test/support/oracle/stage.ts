@@ -33,6 +33,11 @@ export class Stage {
     const stage = new Stage({ rootDir, tag, netns: `oracle-${tag}`, watch: [watched] });
     for (const folder of [rootDir, watched])
       stage.#made.defer(() => rm(folder, { recursive: true, force: true }));
+    // Last of all: the group that the groups of jails lie in, where any was made.
+    const parents = CGROUP_MOUNTS.map((mount) => join(mount, `computer-host-${tag}`));
+    stage.#made.defer(async () => {
+      for (const parent of parents.filter(existsSync)) await run(["rmdir", parent]);
+    });
     await stage.namespace(`oracle-${tag}`);
     await stage.ip("link", "set", "lo", "up");
     return stage;
