@@ -3,7 +3,7 @@ import { Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { AppError, errnoOf } from "../contract/errors.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import { removeTree, syncDirectory } from "../system/files.ts";
+import { exists, removeTree, syncDirectory } from "../system/files.ts";
 import type { Cloner } from "./clone.ts";
 import { digestFile, sha256Of } from "./digest.ts";
 import { storageError } from "./errors.ts";
@@ -88,14 +88,4 @@ export class SnapshotFolders {
 
 function alreadyThere(id: SnapshotId, cause?: unknown): AppError {
   return new AppError("snapshot_exists", `The snapshot ${id} is there already.`, { cause });
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return false;
-    throw error;
-  }
 }

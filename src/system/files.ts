@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** Makes the names in `directory` durable: a rename or a new file is only kept across power loss after this. */
@@ -53,4 +53,15 @@ export async function removeTree(path: string, trash: string): Promise<void> {
     throw error;
   }
   await rm(gone, { recursive: true, force: true });
+}
+
+/** True when there is something at `path`, a link that leads nowhere included. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
 }

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { link, lstat, mkdir, readdir, readFile, realpath } from "node:fs/promises";
+import { link, mkdir, readdir, readFile, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError, errnoOf } from "../contract/errors.ts";
-import { ensureDirectory, removeTree } from "../system/files.ts";
+import { ensureDirectory, exists, removeTree } from "../system/files.ts";
 import { API_SOCKET } from "./socket.ts";
 import type { JailFile } from "./types.ts";
 
@@ -137,16 +137,6 @@ function checkNames(jail: Jail, files: readonly JailFile[]): void {
     if (name === undefined || taken.has(name))
       throw new AppError("internal", `${JSON.stringify(path)} cannot be the name of a file in a jail.`);
     taken.add(name);
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return false;
-    throw error;
   }
 }
 
