@@ -14,6 +14,7 @@ export const ERRORS = {
   bad_json: { status: 400, meaning: "The body is not JSON." },
   machine_not_found: { status: 404, meaning: "No machine has this id." },
   snapshot_not_found: { status: 404, meaning: "No snapshot has this id." },
+  artifact_not_found: { status: 404, meaning: "The snapshot has no artifact with this id." },
   route_not_found: { status: 404, meaning: "The daemon has no such call." },
   method_not_allowed: { status: 405, meaning: "The path exists, but not with this method." },
   machine_exists: {
@@ -26,6 +27,7 @@ export const ERRORS = {
     status: 409,
     meaning: "Another request, such as a delete, ended this operation; it was undone.",
   },
+  range_not_satisfiable: { status: 416, meaning: "The range asked for lies outside the artifact." },
   body_too_large: { status: 413, meaning: "The body is larger than the daemon takes." },
   unsupported_media_type: { status: 415, meaning: "The body is not application/json." },
   image_not_found: { status: 422, meaning: "No image has this name in the image folder." },
@@ -46,6 +48,21 @@ export const ERRORS = {
     meaning: "The filesystem cannot clone by reference and copying is not allowed by the settings.",
   },
   snapshot_invalid: { status: 422, meaning: "The snapshot's files are missing or damaged." },
+  snapshot_incompatible: {
+    status: 422,
+    meaning:
+      "The snapshot cannot be restored in this way on this host; the details carry the verdict that GET /snapshots/{id}/compatibility gives.",
+  },
+  snapshot_unavailable: { status: 422, meaning: "An artifact of the snapshot could not be downloaded." },
+  no_memory_base: {
+    status: 422,
+    meaning:
+      "The machine has no earlier snapshot with memory that a diff could stand on, or does not track dirty pages.",
+  },
+  upload_failed: {
+    status: 502,
+    meaning: "The store did not take a part of an upload; the details name the part.",
+  },
   internal: { status: 500, meaning: "A bug of the daemon. The log has the details under the request id." },
   vmm_failed: { status: 502, meaning: "The VMM or its jailer failed; the details carry its own words." },
   host_full: { status: 503, meaning: "The host has no room for this machine: memory, slots or pids." },

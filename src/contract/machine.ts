@@ -57,6 +57,80 @@ const StorageBytesSchema = Type.Integer({
   description: "size of the system disk in bytes",
 });
 
+/**
+ * A token bucket of Firecracker's: `size` tokens (bytes or operations) that fill up again in `refill_time_ms`,
+ * and `one_time_burst` more at the start.
+ */
+const TokenBucketSchema = Type.Object(
+  {
+    size: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: "bytes or operations" }),
+    refill_time_ms: Type.Integer({ minimum: 1, maximum: 86_400_000 }),
+    one_time_burst: Type.Optional(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })),
+  },
+  closed,
+);
+export type TokenBucket = Static<typeof TokenBucketSchema>;
+
+const RateLimiterSchema = Type.Object(
+  {
+    bandwidth: Type.Optional(TokenBucketSchema),
+    ops: Type.Optional(TokenBucketSchema),
+  },
+  { minProperties: 1, description: "bandwidth counts bytes; ops counts operations or packets", ...closed },
+);
+export type RateLimiter = Static<typeof RateLimiterSchema>;
+
+export const RateLimitsSchema = Type.Object(
+  {
+    disk: Type.Optional(RateLimiterSchema),
+    network_rx: Type.Optional(RateLimiterSchema),
+    network_tx: Type.Optional(RateLimiterSchema),
+  },
+  { description: "of the system disk, of what the guest receives, and of what it sends", ...closed },
+);
+export type RateLimits = Static<typeof RateLimitsSchema>;
+
+/** Firecracker's static CPU templates, by their own names. */
+export const CpuTemplateSchema = Type.Union(
+  [
+    Type.Literal("C3"),
+    Type.Literal("T2"),
+    Type.Literal("T2S"),
+    Type.Literal("T2CL"),
+    Type.Literal("T2A"),
+    Type.Literal("V1N1"),
+  ],
+  { description: "a static CPU template of Firecracker's" },
+);
+export type CpuTemplate = Static<typeof CpuTemplateSchema>;
+
+/**
+ * Arguments for the guest's kernel, behind ours. Not what we set ourselves: the root device, the seed, the console and
+ * what a panic does.
+ */
+const BootArgsSchema = Type.String({
+  minLength: 1,
+  maxLength: 1024,
+  pattern: "^[\\x20-\\x7e]+$",
+  description: "kernel arguments behind the daemon's own",
+});
+
+/** What a create may say of the guest's hardware beside vcpus and memory. */
+const hardwareFields = {
+  rate_limits: Type.Optional(RateLimitsSchema),
+  cpu_template: Type.Optional(CpuTemplateSchema),
+  huge_pages: Type.Optional(
+    Type.Union([Type.Literal("None"), Type.Literal("2M")], {
+      description: "2M: guest memory from the host's pool of huge pages",
+    }),
+  ),
+  smt: Type.Optional(Type.Boolean({ description: "simultaneous multithreading: two vCPUs share a core" })),
+  track_dirty_pages: Type.Optional(
+    Type.Boolean({ description: "lets memory snapshots be diffs; costs some speed" }),
+  ),
+  boot_args: Type.Optional(BootArgsSchema),
+} as const;
+
 export const CreateMachineSchema = Type.Object(
   {
     machine_id: IdSchema,
@@ -68,10 +142,66 @@ export const CreateMachineSchema = Type.Object(
     user_volume_ids: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 64 })),
     guest_config: Type.Optional(GuestConfigSchema),
     ready: Type.Optional(ReadySchema),
+    ...hardwareFields,
   },
   { $id: "CreateMachine", ...closed },
 );
 export type CreateMachine = Static<typeof CreateMachineSchema>;
+/** The optional hardware of a machine, as a request names it. */
+export type HardwareOptions = Pick<CreateMachine, keyof typeof hardwareFields>;
+
+export const ForkMachineSchema = Type.Object(
+  {
+    machine_id: Type.Optional(IdSchema),
+    count: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })),
+    id_prefix: Type.Optional(
+      Type.String({
+        pattern: "^[a-z0-9][a-z0-9-]{0,59}$",
+        description: "the children are <id_prefix>1, <id_prefix>2, …",
+      }),
+    ),
+    guest_config: Type.Optional(GuestConfigSchema),
+    ready: Type.Optional(ReadySchema),
+  },
+  {
+    $id: "ForkMachine",
+    description: "machine_id for one child; count and id_prefix for several",
+    ...closed,
+  },
+);
+export type ForkMachine = Static<typeof ForkMachineSchema>;
+
+export const ReceiptEntrySchema = Type.Object(
+  {
+    item: Type.Union([
+      Type.Literal("hostname"),
+      Type.Literal("machine_id"),
+      Type.Literal("ssh_host_key"),
+      Type.Literal("authorized_keys"),
+      Type.Literal("clock"),
+      Type.Literal("randomness"),
+      Type.Literal("connections"),
+      Type.Literal("resolvers"),
+    ]),
+    done: Type.Boolean(),
+    how: Type.String({ description: "how it was done, or why it could not be" }),
+  },
+  { $id: "ReceiptEntry" },
+);
+/** One thing that makes a live restore a machine of its own. */
+export type ReceiptEntry = Static<typeof ReceiptEntrySchema>;
+
+/** What a live restore makes its own, in the order in which it is told. */
+export const RECEIPT_ITEMS = [
+  "hostname",
+  "machine_id",
+  "ssh_host_key",
+  "authorized_keys",
+  "clock",
+  "randomness",
+  "connections",
+  "resolvers",
+] as const satisfies readonly ReceiptEntry["item"][];
 
 export const ResizeMachineSchema = Type.Object(
   {
@@ -141,6 +271,33 @@ export const MachineSchema = Type.Object(
         gid: Type.Integer(),
         jail_id: Type.String(),
         netns: Type.String(),
+        new_pid_ns: Type.Boolean({ description: "the VMM is process 1 of a pid namespace of its own" }),
+        seccomp: Type.String({ description: "the filter of its threads: default is the VMM's own" }),
+        limits: Type.Object({
+          no_file: Type.Integer({ description: "most open files" }),
+          fsize_bytes: Type.Integer({ description: "largest file it may write" }),
+        }),
+        cgroup: Type.Object({
+          memory_bytes: Type.Integer({ description: "guest memory and the VMM's own" }),
+          cpus: Type.Number({ description: "processors it may use" }),
+          pids: Type.Integer(),
+        }),
+      }),
+    ),
+    hardware: Type.Object({
+      io_engine: Type.Union([Type.Literal("Sync"), Type.Literal("Async")]),
+      cache_type: Type.Literal("Writeback"),
+      pci: Type.Boolean(),
+      rate_limits: Type.Optional(RateLimitsSchema),
+      cpu_template: Type.Optional(CpuTemplateSchema),
+      huge_pages: Type.Union([Type.Literal("None"), Type.Literal("2M")]),
+      smt: Type.Boolean(),
+      track_dirty_pages: Type.Boolean(),
+      boot_args: Type.Optional(Type.String()),
+    }),
+    receipt: Type.Optional(
+      Type.Array(Type.Ref("ReceiptEntry"), {
+        description: "of a machine that was woken from a memory snapshot: what was made its own, and how",
       }),
     ),
     created_at: Type.String({ description: "RFC 3339, UTC" }),
@@ -149,9 +306,15 @@ export const MachineSchema = Type.Object(
   },
   { $id: "Machine" },
 );
-export type Machine = Static<typeof MachineSchema>;
+export type Machine = Omit<Static<typeof MachineSchema>, "receipt"> & { receipt?: ReceiptEntry[] };
 
 export const MachineAnswerSchema = Type.Object({ machine: Type.Ref("Machine") }, { $id: "MachineAnswer" });
+export const ForkedSchema = Type.Object(
+  {
+    machines: Type.Array(Type.Ref("Machine"), { description: "the children, in the order of their numbers" }),
+  },
+  { $id: "Forked" },
+);
 export const MachinesAnswerSchema = Type.Object(
   { machines: Type.Array(Type.Ref("Machine")) },
   { $id: "MachinesAnswer" },

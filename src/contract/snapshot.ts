@@ -11,6 +11,8 @@ export const ArtifactKindSchema = Type.Union([
   Type.Literal("manifest"),
 ]);
 
+export type ArtifactKind = Static<typeof ArtifactKindSchema>;
+
 export const CreateSnapshotSchema = Type.Object(
   {
     snapshot_id: IdSchema,
@@ -45,6 +47,11 @@ export const SnapshotSchema = Type.Object(
     paused_ms: Type.Number({ description: "how long the guest stood still, in milliseconds" }),
     disk_clone: Type.Union([Type.Literal("reflink"), Type.Literal("copy")]),
     size_bytes: Type.Integer({ description: "apparent size of the disk" }),
+    memory: Type.Union([Type.Literal("none"), Type.Literal("full"), Type.Literal("diff")], {
+      description: "how its memory was taken: a diff was merged with its base, so it stands alone, too",
+    }),
+    vcpus: Type.Integer(),
+    memory_mib: Type.Integer(),
     artifacts: Type.Array(Type.Ref("SnapshotArtifact")),
   },
   { $id: "Snapshot" },
@@ -63,6 +70,76 @@ export const SnapshotsAnswerSchema = Type.Object(
   { snapshots: Type.Array(Type.Ref("Snapshot")) },
   { $id: "SnapshotsAnswer" },
 );
+
+export const VerdictReasonSchema = Type.Object(
+  {
+    code: Type.String({ description: "stable_snake_case" }),
+    text: Type.String({ description: "a sentence" }),
+    prevents: Type.Union([Type.Literal("live"), Type.Literal("disk")], {
+      description: "live: it can still boot from its disk. disk: it cannot be restored at all",
+    }),
+  },
+  { $id: "VerdictReason" },
+);
+/** Why a snapshot cannot be restored in one way or at all. */
+export type VerdictReason = Static<typeof VerdictReasonSchema>;
+
+export const CompatibilitySchema = Type.Object(
+  {
+    snapshot_id: IdSchema,
+    restorable: Type.Union([Type.Literal("live"), Type.Literal("disk"), Type.Literal("no")], {
+      description: "live: it goes on where it stood, or boots from its disk. disk: it boots. no: neither",
+    }),
+    reasons: Type.Array(Type.Ref("VerdictReason")),
+  },
+  { $id: "Compatibility" },
+);
+export type Compatibility = Omit<Static<typeof CompatibilitySchema>, "reasons"> & {
+  reasons: VerdictReason[];
+};
+
+export const UploadSnapshotSchema = Type.Object(
+  {
+    artifacts: Type.Array(
+      Type.Object(
+        {
+          artifact_id: Type.String({ minLength: 1, maxLength: 256 }),
+          object_key: Type.String({ minLength: 1, maxLength: 4096 }),
+          upload_id: Type.String({ minLength: 1, maxLength: 4096 }),
+          parts: Type.Array(
+            Type.Object(
+              {
+                part_number: Type.Integer({ minimum: 1, maximum: 10_000 }),
+                offset_bytes: Type.Integer({ minimum: 0 }),
+                size_bytes: Type.Integer({ minimum: 0 }),
+                upload_url: Type.String({ minLength: 1, maxLength: 8192, pattern: "^https?://" }),
+              },
+              closed,
+            ),
+            { minItems: 1, maxItems: 10_000 },
+          ),
+        },
+        closed,
+      ),
+      { minItems: 1, maxItems: 16 },
+    ),
+  },
+  { $id: "UploadSnapshot", ...closed },
+);
+export type UploadSnapshot = Static<typeof UploadSnapshotSchema>;
+
+export const UploadedSchema = Type.Object(
+  {
+    artifacts: Type.Array(
+      Type.Object({
+        artifact_id: Type.String(),
+        completed_parts: Type.Array(Type.Object({ part_number: Type.Integer(), etag: Type.String() })),
+      }),
+    ),
+  },
+  { $id: "Uploaded" },
+);
+export type Uploaded = Static<typeof UploadedSchema>;
 
 /** A snapshot that another host uploaded, as a restore names it. */
 export const RemoteSnapshotSchema = Type.Object(
@@ -90,6 +167,7 @@ export const RemoteSnapshotSchema = Type.Object(
   },
   { $id: "RemoteSnapshot", ...closed },
 );
+export type RemoteSnapshot = Static<typeof RemoteSnapshotSchema>;
 
 export const RestoreSnapshotSchema = Type.Object(
   {

@@ -1,5 +1,5 @@
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { Phase, Ready } from "../contract/machine.ts";
+import type { CpuTemplate, Phase, RateLimits, Ready, ReceiptEntry } from "../contract/machine.ts";
 import type { ProcessIdentity } from "../system/process.ts";
 
 /** Files of the store that a machine boots from, each named by its SHA-256. */
@@ -24,6 +24,32 @@ export interface IdentityRecord {
   readonly ssh_host_public_key: string;
   /** SHA-256 of the seed file, as the kernel's command line names it. */
   readonly seed_sha256: string;
+  /**
+   * True when the guest lets the daemon in by a key of its own, derived from the daemon's and `guest_machine_id`; a
+   * guest that was made before there were such keys takes the daemon's own.
+   */
+  readonly own_login_key?: boolean;
+}
+
+/** What a guest's hardware is, beside vCPUs, memory and disk. Settings of the time when it was made are among it. */
+export interface HardwareRecord {
+  readonly io_engine: "Sync" | "Async";
+  readonly pci: boolean;
+  readonly rate_limits?: RateLimits;
+  readonly cpu_template?: CpuTemplate;
+  readonly huge_pages: "None" | "2M";
+  readonly smt: boolean;
+  readonly track_dirty_pages: boolean;
+  readonly boot_args?: string;
+}
+
+/** The limits that a VMM was launched under. */
+export interface VmmLimits {
+  readonly no_file: number;
+  readonly fsize_bytes: number;
+  readonly memory_bytes: number;
+  readonly cpus: number;
+  readonly pids: number;
 }
 
 /** The network place that a machine holds, by its number; everything else follows from it. */
@@ -39,6 +65,8 @@ export interface VmmRecord {
   readonly version: string;
   readonly uid: number;
   readonly gid: number;
+  /** Undefined in records of before they were kept. */
+  readonly limits?: VmmLimits;
   /** Undefined until the jailer's process was recognised. */
   readonly process?: ProcessIdentity;
 }
@@ -56,7 +84,13 @@ export interface MachineRecord {
   readonly storage_bytes: number;
   readonly ready: Ready;
   readonly disk_clone: "reflink" | "copy";
+  /** Undefined in records of before it was kept: then the defaults of the settings. */
+  readonly hardware?: HardwareRecord;
   readonly identity: IdentityRecord;
+  /** Of a machine that was woken from a memory snapshot: what was made its own. */
+  readonly receipt?: readonly ReceiptEntry[];
+  /** True when the machine's folder holds the memory that its next diff stands on. Never while it is stopped. */
+  readonly has_memory_base?: boolean;
   readonly slot?: SlotRecord;
   readonly vmm?: VmmRecord;
   readonly created_at: string;
@@ -77,6 +111,12 @@ export interface NewSize {
   readonly storage_bytes?: number;
 }
 
+/** A file that nobody writes any more. */
+export interface FileRecord {
+  readonly size_bytes: number;
+  readonly sha256_hex: string;
+}
+
 export interface SnapshotRecord {
   readonly id: SnapshotId;
   readonly machine_id: MachineId;
@@ -88,8 +128,13 @@ export interface SnapshotRecord {
   readonly consistency: "synced" | "crash";
   readonly paused_ms: number;
   readonly disk_clone: "reflink" | "copy";
-  readonly disk: { readonly size_bytes: number; readonly sha256_hex: string };
-  readonly manifest: { readonly size_bytes: number; readonly sha256_hex: string };
+  /** Undefined in records of before memory could be kept: none. */
+  readonly memory_kind?: "none" | "full" | "diff";
+  readonly disk: FileRecord;
+  /** The guest's memory and the state of its devices; both or neither. */
+  readonly memory?: FileRecord;
+  readonly vmstate?: FileRecord;
+  readonly manifest: FileRecord;
   readonly created_at: string;
 }
 
@@ -106,9 +151,13 @@ export interface OperationRecord {
     | "resize"
     | "delete"
     | "snapshot"
+    | "fork"
+    | "fetch-snapshot"
     | "delete-snapshot";
   readonly machine_id?: MachineId;
   readonly snapshot_id?: SnapshotId;
+  /** Of a fork: the children, which are all there in the end or none of them. */
+  readonly children?: readonly MachineId[];
   /** Of a start: what was wrong with the machine before, when it was a failed one. */
   readonly error_before?: string;
   /** Of a resize: what to finish. */

@@ -1,8 +1,9 @@
 import { type Static, Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { IdSchema, type MachineId, type SnapshotId } from "../contract/ids.ts";
-import { PhaseSchema, ReadySchema } from "../contract/machine.ts";
+import { PhaseSchema, ReadySchema, ReceiptEntrySchema } from "../contract/machine.ts";
 import type { MachineRecord, OperationRecord, SnapshotRecord } from "../model/records.ts";
+import { HardwareRecordSchema, ImageRefSchema } from "../model/schemas.ts";
 import type { RecordKind } from "./types.ts";
 
 const MachineIdSchema = Type.Unsafe<MachineId>(IdSchema);
@@ -14,15 +15,13 @@ const PositiveSchema = Type.Integer({ minimum: 1 });
 const CloneSchema = Type.Union([Type.Literal("reflink"), Type.Literal("copy")]);
 const FileSchema = Type.Object({ size_bytes: CountSchema, sha256_hex: Sha256Schema });
 
-const ImageRefSchema = Type.Object({
-  name: Type.Optional(Type.String()),
-  kernel_sha256: Sha256Schema,
-  initrd_sha256: Sha256Schema,
-  rootfs_sha256: Sha256Schema,
-  rootfs_size_bytes: CountSchema,
-  kernel_image_url: Type.String(),
-  rootfs_url: Type.String(),
-  default_user: Type.String(),
+const MemoryKindSchema = Type.Union([Type.Literal("none"), Type.Literal("full"), Type.Literal("diff")]);
+const VmmLimitsSchema = Type.Object({
+  no_file: PositiveSchema,
+  fsize_bytes: PositiveSchema,
+  memory_bytes: PositiveSchema,
+  cpus: Type.Number(),
+  pids: PositiveSchema,
 });
 
 /** Objects are open: a field that a newer version added is kept, not refused. */
@@ -38,12 +37,16 @@ const MachineRecordSchema = Type.Object({
   storage_bytes: CountSchema,
   ready: ReadySchema,
   disk_clone: CloneSchema,
+  hardware: Type.Optional(HardwareRecordSchema),
   identity: Type.Object({
     hostname: Type.String(),
     guest_machine_id: Type.String(),
     ssh_host_public_key: Type.String(),
     seed_sha256: Sha256Schema,
+    own_login_key: Type.Optional(Type.Boolean()),
   }),
+  receipt: Type.Optional(Type.Array(ReceiptEntrySchema)),
+  has_memory_base: Type.Optional(Type.Boolean()),
   slot: Type.Optional(
     Type.Object({ index: CountSchema, runtime_host: Type.String(), tap_device: Type.String() }),
   ),
@@ -54,6 +57,7 @@ const MachineRecordSchema = Type.Object({
       version: Type.String(),
       uid: CountSchema,
       gid: CountSchema,
+      limits: Type.Optional(VmmLimitsSchema),
       process: Type.Optional(
         Type.Object({ pid: PositiveSchema, start_time_ticks: CountSchema, boot_id: Type.String() }),
       ),
@@ -78,7 +82,10 @@ const SnapshotRecordSchema = Type.Object({
   consistency: Type.Union([Type.Literal("synced"), Type.Literal("crash")]),
   paused_ms: Type.Number({ minimum: 0 }),
   disk_clone: CloneSchema,
+  memory_kind: Type.Optional(MemoryKindSchema),
   disk: FileSchema,
+  memory: Type.Optional(FileSchema),
+  vmstate: Type.Optional(FileSchema),
   manifest: FileSchema,
   created_at: TimeSchema,
 });
@@ -95,10 +102,13 @@ const OperationRecordSchema = Type.Object({
     Type.Literal("resize"),
     Type.Literal("delete"),
     Type.Literal("snapshot"),
+    Type.Literal("fork"),
+    Type.Literal("fetch-snapshot"),
     Type.Literal("delete-snapshot"),
   ]),
   machine_id: Type.Optional(MachineIdSchema),
   snapshot_id: Type.Optional(SnapshotIdSchema),
+  children: Type.Optional(Type.Array(MachineIdSchema)),
   error_before: Type.Optional(Type.String()),
   new_size: Type.Optional(
     Type.Object({
@@ -115,7 +125,9 @@ const OperationRecordSchema = Type.Object({
 type Primitive = string | number | boolean | null | undefined;
 type Shape<T> = T extends Primitive
   ? T
-  : { [K in keyof T]-?: object extends Pick<T, K> ? { optional: Shape<T[K]> } : { required: Shape<T[K]> } };
+  : T extends readonly (infer Item)[]
+    ? { list: Shape<Item> }
+    : { [K in keyof T]-?: object extends Pick<T, K> ? { optional: Shape<T[K]> } : { required: Shape<T[K]> } };
 type Same<A, B> = [Shape<A>, Shape<B>] extends [Shape<B>, Shape<A>] ? true : never;
 const machineSchemaFits: Same<Static<typeof MachineRecordSchema>, MachineRecord> = true;
 const snapshotSchemaFits: Same<Static<typeof SnapshotRecordSchema>, SnapshotRecord> = true;

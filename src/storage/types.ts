@@ -1,6 +1,9 @@
+import type { Readable } from "node:stream";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { Artifact } from "../contract/machine.ts";
-import type { ImageRef } from "../model/records.ts";
+import type { ArtifactKind, RemoteSnapshot, UploadSnapshot, Uploaded } from "../contract/snapshot.ts";
+import type { Manifest, ManifestDraft } from "../model/manifest.ts";
+import type { FileRecord, ImageRef } from "../model/records.ts";
 
 export type CloneMode = "reflink" | "copy";
 
@@ -8,12 +11,6 @@ export type CloneMode = "reflink" | "copy";
 export interface MadeDisk {
   readonly clone: CloneMode;
   readonly size_bytes: number;
-}
-
-/** A file of a snapshot, as clients are told of it. */
-interface SnapshotFile {
-  readonly size_bytes: number;
-  readonly sha256_hex: string;
 }
 
 /** What files take up: their length, and the blocks they refer to, which clones by reference share. */
@@ -33,8 +30,27 @@ export interface StorageUsage {
 }
 
 export interface FinishedSnapshot {
-  readonly disk: SnapshotFile;
-  readonly manifest: SnapshotFile;
+  readonly disk: FileRecord;
+  readonly memory?: FileRecord;
+  readonly vmstate?: FileRecord;
+  readonly manifest: FileRecord;
+}
+
+/** A sealed file of a snapshot, open for reading. Disposing closes it; the snapshot may be deleted meanwhile. */
+export interface ReadableFile extends AsyncDisposable {
+  readonly size_bytes: number;
+  readonly sha256_hex: string;
+  /** The bytes from `start` up to, but not with, `end`. The stream does not close the file. */
+  stream(start: number, end: number): Readable;
+}
+
+/** Host paths of a machine's files. */
+export interface MachineFiles {
+  readonly disk: string;
+  readonly seed: string;
+  readonly console: string;
+  readonly vmmLog: string;
+  readonly metrics: string;
 }
 
 /** The door of the storage room. All paths are under the daemon's root, in folders that only root enters. */
@@ -68,7 +84,7 @@ export interface Storage {
   syncMachine(id: MachineId): Promise<void>;
   /** Writes the machine's seed anew (root-owned, 0444). */
   writeSeed(id: MachineId, seed: Uint8Array): Promise<void>;
-  /** Makes the files that the VMM will write (console, VMM log), empty, owned by `uid`, and gives the disk to `uid`. */
+  /** Makes the files that the VMM will write (console, VMM log, metrics), empty, owned by `uid`, and gives the disk to `uid`. */
   handOver(id: MachineId, uid: number, gid: number): Promise<void>;
   /** Takes the disk back: owned by root, mode 0600. */
   takeBack(id: MachineId): Promise<void>;
@@ -78,7 +94,12 @@ export interface Storage {
    */
   growDisk(id: MachineId, sizeBytes: number): Promise<number>;
   /** Host paths of the machine's files. */
-  machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string };
+  machineFiles(id: MachineId): MachineFiles;
+  /**
+   * Empties logs of a running machine (console, VMM log, metrics) that grew beyond their limit, on the daemon's own path and
+   * without following links: the VMM goes on writing behind a hole, which takes no room. Called now and then.
+   */
+  boundLogs(id: MachineId): Promise<void>;
   /** The last `maxBytes` of a file that the VMM wrote, control characters made harmless. Empty when missing. */
   tail(path: string, maxBytes: number): Promise<string>;
   /** Removes the machine's folder, if it is there. After a loss of power it may be back: `list` shows it then. */
@@ -90,10 +111,59 @@ export interface Storage {
    */
   stageSnapshot(machine: MachineId, id: SnapshotId): Promise<MadeDisk>;
   /**
-   * Hashes the staged disk, writes the manifest (with the disk's size and digest added) beside it, makes all durable and
-   * puts it in place in one rename.
+   * Makes two files in the snapshot's staging folder (made here where it is not there yet) for the VMM to write, owned by
+   * `uid`, mode 0600: an empty state file, and a memory file that is empty (`full`) or a clone of the machine's memory
+   * base (`diff`). Returns their host paths. May run before the guest stands still. Throws `disk_full` when less is free
+   * than the memory may take up, `no_memory_base`.
    */
-  finishSnapshot(id: SnapshotId, manifest: object): Promise<FinishedSnapshot>;
+  stageMemory(
+    machine: MachineId,
+    id: SnapshotId,
+    kind: "full" | "diff",
+    owner: { readonly uid: number; readonly gid: number; readonly memoryBytes: number },
+  ): Promise<{ readonly state: string; readonly memory: string }>;
+  /**
+   * Seals what is staged: files that a VMM wrote are copied (never used as they are: a VMM could still hold them open),
+   * zeros become holes, all are root's, 0444, hashed off the event loop. Writes the manifest with sizes and digests
+   * beside them, makes all durable and puts the folder in place in one rename. Throws `snapshot_exists`, `disk_full`,
+   * `vmm_failed` when what the VMM wrote is not what was asked for (no regular file, another length than the memory's).
+   */
+  finishSnapshot(id: SnapshotId, manifest: ManifestDraft): Promise<FinishedSnapshot>;
+  /** The snapshot's manifest, checked against its schema. Throws `snapshot_invalid`. */
+  readManifest(id: SnapshotId): Promise<Manifest>;
+  /**
+   * Makes sure that the files are those of the manifest: size and digest, the digest only where the file was not found
+   * right before and has not changed since (inode, size, time). `disk` alone or all. Throws `snapshot_invalid`, naming
+   * the file and what is wrong with it.
+   */
+  checkSnapshot(id: SnapshotId, what: "disk" | "all"): Promise<void>;
+  /** Host paths of a snapshot's sealed memory and state, to be hard-linked into a jail. Throws `snapshot_invalid`. */
+  memoryFiles(id: SnapshotId): Promise<{ readonly memory: string; readonly vmstate: string }>;
+  /** Makes the snapshot's memory the one that the machine's next diff stands on: a hard link in the machine's folder. */
+  keepMemoryBase(machine: MachineId, id: SnapshotId): Promise<void>;
+  /** Removes the machine's memory base, if it has one. */
+  dropMemoryBase(machine: MachineId): Promise<void>;
+  /** Opens one file of a finished snapshot for reading. Throws `snapshot_invalid`, `artifact_not_found` when it has none of that kind. */
+  openArtifact(id: SnapshotId, kind: ArtifactKind): Promise<ReadableFile>;
+  /**
+   * Sends artifacts as parts of multipart uploads, each part to its own presigned URL by PUT, a few at a time, a part
+   * that fails again a few times. `kindOf` says which file an artifact id means. The plan is checked first: parts cover
+   * each artifact without gap or overlap, URLs are ones that this daemon talks to. Throws `bad_request`,
+   * `artifact_not_found`, `artifact_refused`, `upload_failed`, or the signal's reason.
+   */
+  uploadArtifacts(
+    id: SnapshotId,
+    plan: UploadSnapshot,
+    kindOf: (artifactId: string) => ArtifactKind | undefined,
+    signal?: AbortSignal,
+  ): Promise<Uploaded>;
+  /**
+   * Downloads a snapshot that another host made: manifest first, then the rest, into staging; each with its size and
+   * SHA-256 checked, broken downloads resumed; sealed like our own and put in place in one rename. The image's kernel and
+   * initrd must be in the store. Throws `bad_request` (no download_url, no digest, two of a kind), `artifact_refused`,
+   * `snapshot_unavailable`, `snapshot_invalid`, `snapshot_exists`, `disk_full`, or the signal's reason.
+   */
+  fetchSnapshot(remote: RemoteSnapshot, signal?: AbortSignal): Promise<FinishedSnapshot & { manifest_content: Manifest }>;
   /** Removes the snapshot, staged or finished, if it is there. */
   removeSnapshot(id: SnapshotId): Promise<void>;
 

@@ -1,3 +1,4 @@
+import type { HardwareRecord, VmmLimits } from "../model/records.ts";
 import type { ProcessIdentity } from "../system/process.ts";
 
 /** Which VMM this daemon drives, and why. */
@@ -26,18 +27,11 @@ export interface LaunchSpec {
   readonly files: readonly JailFile[];
   /** Path inside the jail of a file that was made for the VMM's own log. */
   readonly log_path: string;
-  readonly limits: {
-    /** Largest file the VMM may write, in bytes. */
-    readonly fsize_bytes: number;
-    readonly no_file: number;
-  };
-  readonly cgroup: {
-    /** Guest memory and the VMM's own, in bytes. */
-    readonly memory_bytes: number;
-    /** In processors: 1.5 is one and a half. */
-    readonly cpus: number;
-    readonly pids: number;
-  };
+  /** Path inside the jail of a file that was made for the VMM's metrics. */
+  readonly metrics_path: string;
+  readonly limits: VmmLimits;
+  /** Give the guest a PCI bus instead of memory-mapped devices. */
+  readonly pci: boolean;
 }
 
 /** What must be kept to recognise a VMM after a restart. */
@@ -61,7 +55,29 @@ export interface GuestHardware {
   readonly console_path: string;
   readonly tap_device: string;
   readonly guest_mac: string;
-  readonly io_engine: "Sync" | "Async";
+  readonly options: HardwareRecord;
+  /** What the guest's metadata service (MMDS, version 2) serves, and only to this guest. */
+  readonly metadata: object;
+}
+
+/** How a frozen guest is woken. Paths are inside the jail. The disk and the seed lie at the paths they had when it was frozen. */
+export interface FrozenGuest {
+  readonly state_path: string;
+  readonly memory_path: string;
+  /** Given anew: a snapshot does not keep it. */
+  readonly console_path: string;
+  readonly tap_device: string;
+  readonly track_dirty_pages: boolean;
+  /** Given anew, likewise. */
+  readonly metadata: object;
+}
+
+/** Two files that a VMM is to write a snapshot into: host paths of files that exist and belong to its uid. */
+export interface SaveTarget {
+  /** diff: the memory file holds the base's memory, and only what changed since is written over it. */
+  readonly kind: "full" | "diff";
+  readonly state: string;
+  readonly memory: string;
 }
 
 /** A live VMM. */
@@ -71,6 +87,18 @@ export interface Vmm {
   readonly gone: AbortSignal;
   /** Configures the guest and starts it. Throws `vmm_failed` with the VMM's own words, `vmm_timeout`. */
   boot(hardware: GuestHardware, signal?: AbortSignal): Promise<void>;
+  /**
+   * Loads the guest that was frozen, and leaves it paused. A VMM that refuses what it is given ends itself. Throws
+   * `vmm_failed` with the VMM's own words, `vmm_timeout`.
+   */
+  load(frozen: FrozenGuest, signal?: AbortSignal): Promise<void>;
+  /**
+   * Writes memory and device state of the guest, which is paused. The files are lent to the jail for as long as it takes.
+   * Bounded by the size of the guest's memory. Throws `vmm_failed`, `vmm_timeout`, `disk_full`.
+   */
+  save(target: SaveTarget, memoryMib: number): Promise<void>;
+  /** Tells the VMM that the system disk's file has grown. Throws `vmm_failed`, `vmm_timeout`. */
+  diskGrew(): Promise<void>;
   pause(): Promise<void>;
   resume(): Promise<void>;
   /** Presses Ctrl-Alt-Del: only a key press, the guest may not listen. */
@@ -88,6 +116,8 @@ export interface Vmms {
   /** Chooses the pair, checks it and the length of socket paths. Throws a plain Error with a sentence for the operator. */
   open(): Promise<void>;
   readonly description: VmmDescription;
+  /** The format of the state files that this VMM writes and reads, as it names it (`--snapshot-version`). */
+  readonly snapshotFormat: string;
   /** A new jail id that was never used here. */
   newJailId(): string;
   /**
