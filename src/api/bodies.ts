@@ -1,6 +1,6 @@
 import type { FastifyRequest } from "fastify";
 import { AppError } from "../contract/errors.ts";
-import type { App } from "./routes.ts";
+import type { App } from "./app.ts";
 
 function takesBody(request: FastifyRequest): boolean {
   return request.routeOptions.schema?.body !== undefined;

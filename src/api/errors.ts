@@ -53,7 +53,7 @@ function isFastifyError(thrown: unknown): thrown is FastifyError {
 function fromFastify(error: FastifyError): AppError {
   if (error.validation !== undefined) return fromValidation(error);
   if (error.statusCode === 413)
-    return new AppError("body_too_large", "the body is larger than 1 MiB", { cause: error });
+    return new AppError("body_too_large", "the body is larger than this call takes", { cause: error });
   if (error.statusCode === 415) {
     return new AppError(
       "unsupported_media_type",

@@ -3,21 +3,32 @@ import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import { AppError } from "../contract/errors.ts";
 import { ErrorAnswerSchema, HealthSchema, WarningSchema } from "../contract/health.ts";
-import { MachineAnswerSchema, MachineSchema, MachinesAnswerSchema, PortSchema } from "../contract/machine.ts";
 import {
+  ForkedSchema,
+  MachineAnswerSchema,
+  MachineSchema,
+  MachinesAnswerSchema,
+  PortSchema,
+  ReceiptEntrySchema,
+} from "../contract/machine.ts";
+import {
+  CompatibilitySchema,
   SnapshotAnswerSchema,
   SnapshotArtifactSchema,
   SnapshotCreatedSchema,
   SnapshotSchema,
   SnapshotsAnswerSchema,
+  UploadedSchema,
+  VerdictReasonSchema,
 } from "../contract/snapshot.ts";
 import { StorageReportSchema } from "../contract/storage.ts";
 import type { Host } from "../host/host.ts";
 import { VERSION } from "../version.ts";
+import type { App } from "./app.ts";
 import { readBodies } from "./bodies.ts";
 import { toAnswer, toAppError } from "./errors.ts";
 import { answerMalformed, answerUnroutable } from "./malformed.ts";
-import { type App, addRoutes } from "./routes.ts";
+import { addRoutes } from "./routes.ts";
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
 /** How long a client may take to send its request; what the daemon takes to answer has no such limit. */
@@ -69,14 +80,19 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     WarningSchema,
     HealthSchema,
     PortSchema,
+    ReceiptEntrySchema,
     MachineSchema,
     MachineAnswerSchema,
     MachinesAnswerSchema,
+    ForkedSchema,
     SnapshotArtifactSchema,
     SnapshotSchema,
     SnapshotCreatedSchema,
     SnapshotAnswerSchema,
     SnapshotsAnswerSchema,
+    VerdictReasonSchema,
+    CompatibilitySchema,
+    UploadedSchema,
     StorageReportSchema,
   ]) {
     app.addSchema(schema);

@@ -26,6 +26,14 @@ export const machine: Machine = {
   storage_bytes: 2 * 2 ** 30,
   ready: "ssh",
   disk_clone: "copy",
+  hardware: {
+    io_engine: "Sync",
+    cache_type: "Writeback",
+    pci: false,
+    huge_pages: "None",
+    smt: false,
+    track_dirty_pages: false,
+  },
   created_at: "2030-01-02T03:04:05.000Z",
 };
 
@@ -37,6 +45,9 @@ export const snapshot: Snapshot = {
   paused_ms: 12.3,
   disk_clone: "copy",
   size_bytes: 512 * 2 ** 20,
+  memory: "none",
+  vcpus: 2,
+  memory_mib: 512,
   artifacts: [{ id: "disk", kind: "disk", name: "disk.ext4", size_bytes: 512 * 2 ** 20 }],
 };
 
