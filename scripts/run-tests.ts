@@ -12,6 +12,8 @@ interface Suite {
   /** How many files run side by side. */
   readonly concurrency: number;
   readonly timeoutMs: number;
+  /** Too long for every run. */
+  readonly onlyByName?: boolean;
 }
 
 /** Ten guests at once need the machine for themselves. */
@@ -26,6 +28,13 @@ const SUITES: readonly Suite[] = [
   { name: "conformance", files: "test/conformance/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
   { name: "e2e", files: "test/e2e/**/*.test.ts", except: ISOLATION, concurrency: 2, timeoutMs: 900_000 },
   { name: "isolation", files: ISOLATION, concurrency: 1, timeoutMs: 900_000 },
+  {
+    name: "soak",
+    files: "test/soak/**/*.test.ts",
+    concurrency: 1,
+    timeoutMs: 3_600_000,
+    onlyByName: true,
+  },
   { name: "lab", files: "test/lab/**/*.test.ts", concurrency: 1, timeoutMs: 1_800_000 },
 ];
 
@@ -85,7 +94,7 @@ const started = performance.now();
 const total: Outcome = { passed: 0, failed: 0, skipped: [] };
 const table: string[] = [];
 for (const suite of SUITES) {
-  if (wanted.length > 0 && !wanted.includes(suite.name)) continue;
+  if (wanted.length > 0 ? !wanted.includes(suite.name) : suite.onlyByName === true) continue;
   const begun = performance.now();
   const { passed, failed, skipped } = await runSuite(suite);
   total.passed += passed;

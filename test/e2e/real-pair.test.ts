@@ -1,69 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { copyFile } from "node:fs/promises";
-import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Machine } from "../../src/contract/machine.ts";
 import { identifyProcess } from "../../src/system/process.ts";
-import { run } from "../../src/system/run.ts";
-import { tinyGuest } from "../conformance/support/tiny-guest.ts";
 import { assertConfined } from "../support/confinement.ts";
 import { NEEDS_REAL_PAIR, realPair } from "../support/real-run/pair.ts";
+import { assertCounting, machineOf, makeTinyArtifact, untilFailed, vmmOf } from "../support/tiny-machine.ts";
 import { inWorld, type World } from "../support/world.ts";
-
-const MIB = 1024 * 1024;
-const DISK_BYTES = 16 * MIB;
-const MEMORY_MIB = 64;
-/** The tiny guest listens to no key press, so that each stop waits as long as it may. */
-const STOP_TIMEOUT = "1s";
-
-/** The tiny guest and a small root disk, as files that a machine is made from. They go with the scope. */
-async function makeArtifact(): Promise<{ dir: string; urls: Record<string, string> } & Disposable> {
-  const dir = mkdtempSync("/var/tmp/ch-tiny-");
-  const remove = (): void => rmSync(dir, { recursive: true, force: true });
-  try {
-    const [kernel, rootfs] = [join(dir, "kernel.elf"), join(dir, "root.ext4")];
-    await copyFile(tinyGuest(), kernel);
-    await run(["truncate", "-s", String(DISK_BYTES), rootfs]);
-    await run(["mkfs.ext4", "-q", "-F", rootfs]);
-    const urls = { kernel_image_url: `file://${kernel}`, rootfs_url: `file://${rootfs}` };
-    return { dir, urls, [Symbol.dispose]: remove };
-  } catch (error) {
-    remove();
-    throw error;
-  }
-}
-
-function vmmOf(machine: Machine): NonNullable<Machine["vmm"]> {
-  assert.ok(machine.vmm !== undefined, `${machine.id} has no VMM`);
-  return machine.vmm;
-}
-
-async function machineOf(world: World, id: string): Promise<Machine> {
-  const { status, body } = await world.get(`/machines/${id}`);
-  assert.equal(status, 200, JSON.stringify(body));
-  return body.machine as Machine;
-}
-
-/** The guest counts on its console, in the file that the daemon keeps; returns once it counted on. */
-async function assertCounting(world: World, id: string): Promise<void> {
-  const ticks = async (): Promise<number> => {
-    const { stdout } = await run(
-      ["grep", "-c", "^tick ", join(world.rootDir, "machines", id, "console.log")],
-      {
-        okCodes: [0, 1],
-      },
-    );
-    return Number(stdout);
-  };
-  const before = await ticks();
-  for (let attempt = 0; attempt < 100; attempt += 1) {
-    if ((await ticks()) > before) return;
-    await sleep(100);
-  }
-  throw new Error(`the guest of ${id} does not count on from ${before}`);
-}
 
 async function assertRuns(world: World, machine: Machine): Promise<void> {
   assert.equal(machine.phase, "running");
@@ -76,14 +18,9 @@ const skip = realPair() === undefined && NEEDS_REAL_PAIR;
 test("the real pair: a machine's whole life, its copies, a daemon that comes and goes, and a VMM that is killed", {
   skip,
 }, async (t) => {
-  using artifact = await makeArtifact();
-  const env = {
-    FIRECRACKER_HOST_FILE_URL_DIRS: artifact.dir,
-    FIRECRACKER_HOST_STOP_TIMEOUT: STOP_TIMEOUT,
-  };
+  using artifact = await makeTinyArtifact();
   await inWorld(
     async (world) => {
-      const tiny = { memory_mib: MEMORY_MIB, ready: "started", artifact: artifact.urls };
       const restore = async (machine_id: string): Promise<Machine> => {
         const answer = await world.post("/snapshots/s/restore", { machine_id, ready: "started" });
         assert.equal(answer.status, 201, JSON.stringify(answer.body));
@@ -93,7 +30,7 @@ test("the real pair: a machine's whole life, its copies, a daemon that comes and
       await t.test("a machine is made, confined, and seen", async () => {
         const { vmm } = (await world.get("/health")).body;
         assert.equal(vmm.name, "firecracker", JSON.stringify(vmm));
-        const source = await world.create("source", tiny);
+        const source = await world.create("source", artifact.body);
         await assertRuns(world, source);
         assert.deepEqual((await world.get("/machines")).body.machines, [source]);
         await world.assertMatchesState();
@@ -161,15 +98,6 @@ test("the real pair: a machine's whole life, its copies, a daemon that comes and
         await world.assertMatchesState();
       });
     },
-    { env },
+    { env: artifact.env },
   );
 });
-
-async function untilFailed(world: World, id: string): Promise<Machine> {
-  for (let attempt = 0; attempt < 200; attempt += 1) {
-    const machine = await machineOf(world, id);
-    if (machine.phase === "failed") return machine;
-    await sleep(100);
-  }
-  throw new Error(`machine ${id} did not fail`);
-}

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import { run } from "../../src/system/run.ts";
+import { makeSmallDisk } from "../support/small-disk.ts";
 import { inWorld } from "../support/world.ts";
 
 /** Bytes in use on the filesystem of `folder`. */
@@ -12,21 +11,8 @@ async function used(folder: string): Promise<number> {
 }
 
 test("on XFS disks are cloned by reference: a machine and a snapshot cost what they change, not their size", async () => {
-  await using undo = new AsyncDisposableStack();
-  const folder = mkdtempSync("/var/tmp/ch-xfs-");
-  undo.defer(() => rmSync(folder, { recursive: true, force: true }));
-  const image = join(folder, "xfs.img");
-  writeFileSync(image, "");
-  truncateSync(image, 3 * 1024 ** 3);
-  await run(["mkfs.xfs", "-q", "-m", "reflink=1", image]);
-  const mount = join(folder, "mount");
-  mkdirSync(mount);
-  await run(["mount", "-o", "loop", image, mount]);
-  undo.defer(async () => {
-    await run(["umount", mount]);
-  });
-  const rootDir = join(mount, "root");
-  mkdirSync(rootDir);
+  await using disk = await makeSmallDisk(3 * 1024 ** 3, ["mkfs.xfs", "-q", "-m", "reflink=1"]);
+  const { mount, rootDir } = disk;
   await inWorld(
     async (world) => {
       const first = await world.create("one");
@@ -46,22 +32,10 @@ test("on XFS disks are cloned by reference: a machine and a snapshot cost what t
 });
 
 test("on a filesystem that cannot clone by reference, the mode reflink refuses to start", async () => {
-  await using undo = new AsyncDisposableStack();
-  const folder = mkdtempSync("/var/tmp/ch-ext4-");
-  undo.defer(() => rmSync(folder, { recursive: true, force: true }));
-  const image = join(folder, "ext4.img");
-  writeFileSync(image, "");
-  truncateSync(image, 256 * 1024 ** 2);
-  await run(["mkfs.ext4", "-q", image]);
-  const mount = join(folder, "mount");
-  mkdirSync(mount);
-  await run(["mount", "-o", "loop", image, mount]);
-  undo.defer(async () => {
-    await run(["umount", mount]);
-  });
+  await using disk = await makeSmallDisk(256 * 1024 ** 2, ["mkfs.ext4", "-q"]);
   await assert.rejects(
     run(["./computer-host"], {
-      env: { FIRECRACKER_HOST_ROOT_DIR: join(mount, "root"), FIRECRACKER_HOST_DISK_CLONE_MODE: "reflink" },
+      env: { FIRECRACKER_HOST_ROOT_DIR: disk.rootDir, FIRECRACKER_HOST_DISK_CLONE_MODE: "reflink" },
     }),
     /FIRECRACKER_HOST_DISK_CLONE_MODE/,
   );

@@ -30,7 +30,12 @@ export interface WorldOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** An existing folder as the daemon's root, such as the mount point of another filesystem. */
   readonly rootDir?: string;
+  /** The network of another world, which ends after this one: two daemons on one host. */
+  readonly beside?: World;
 }
+
+/** Each daemon on a host needs a pool of its own. */
+const POOLS = ["10.200.0.0/24", "10.201.0.0/24"] as const;
 
 /** A daemon under test in a network of its own, and everything that a test does with it. */
 export class World implements AsyncDisposable {
@@ -71,7 +76,7 @@ export class World implements AsyncDisposable {
   /** Makes the network, starts the daemon in it and waits until it serves. */
   static async make(options: WorldOptions = {}): Promise<World> {
     await using undo = new AsyncDisposableStack();
-    const playground = undo.use(await makePlayground());
+    const playground = options.beside?.playground ?? undo.use(await makePlayground());
     const scratch = mkdtempSync("/var/tmp/ch-e2e-");
     undo.defer(() => rmSync(scratch, { recursive: true, force: true }));
     const rootDir = realpathSync(options.rootDir ?? mkdtempSync(join(scratch, "root-")));
@@ -84,7 +89,10 @@ export class World implements AsyncDisposable {
       rootDir,
       key,
       logFile: join(scratch, "daemon.log"),
-      env: options.env ?? {},
+      env: {
+        FIRECRACKER_HOST_NETWORK_CIDR: POOLS[options.beside === undefined ? 0 : 1],
+        ...options.env,
+      },
       undo: undo.move(),
       before,
     });
@@ -121,7 +129,6 @@ export class World implements AsyncDisposable {
         FIRECRACKER_HOST_POOL_SIZE: String(POOL_SIZE),
         FIRECRACKER_HOST_READY_TIMEOUT: "120s",
         FIRECRACKER_HOST_STOP_TIMEOUT: "60s",
-        FIRECRACKER_HOST_NETWORK_CIDR: "10.200.0.0/24",
         FIRECRACKER_HOST_UID_BASE: this.#uidBase,
         FIRECRACKER_HOST_DNS: PLAYGROUND.private_resolver,
         ...this.#env,
