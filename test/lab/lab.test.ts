@@ -3,22 +3,29 @@ import { test, type TestContext } from "node:test";
 import type { Machine } from "../../src/contract/machine.ts";
 import { type Lab, startLab } from "./lab.ts";
 import { realPair } from "./payload.ts";
+import { withMemory } from "./memory.ts";
 import { Service } from "./service.ts";
+import { assertGone, assertOwnCgroup, step } from "./steps.ts";
 
 const IMAGE_DIR = process.env["IMAGE_DIR"] ?? "/var/cache/computer-host/images";
-/** `make test` takes the first part, `make test-lab` all of it. */
-const full = process.env["LAB"] === "full";
+/** `make test` takes the first part, `make test-lab` (full) all of it; `pair` takes the first part and the real pair's. */
+const part = process.env["LAB"] ?? "short";
 const pair = realPair(process.env);
+const PAIR = {
+  FIRECRACKER_BINARY_PATH: "/lab/pair/firecracker",
+  JAILER_BINARY_PATH: "/lab/pair/jailer",
+} as const;
+const MIB = 1024 * 1024;
 const skip = process.getuid?.() === 0 ? false : "needs root";
 
 test("the daemon as a service of a whole host", { skip, timeout: 1_800_000 }, async (t) => {
-  await using lab = await startLab({ imageDir: IMAGE_DIR, pair: full ? pair : undefined });
+  await using lab = await startLab({ imageDir: IMAGE_DIR, pair: part === "short" ? undefined : pair });
   t.diagnostic(`booted: ${await lab.print("systemd-analyze | head -n 1")}`);
   const service = await Service.install(lab);
   try {
     await onStandIns(t, lab, service);
-    if (full) await withSnapshotsAndRestarts(t, lab, service);
-    if (full) await onRealPair(t, lab, service);
+    if (part === "full") await withSnapshotsAndRestarts(t, lab, service);
+    if (part !== "short") await onRealPair(t, lab, service);
   } catch (error) {
     process.stderr.write(`${await service.journal()}\n`);
     throw error;
@@ -131,10 +138,7 @@ async function onRealPair(t: TestContext, lab: Lab, service: Service): Promise<v
     "the real Firecracker and jailer: create, SSH, snapshot, restore, restart, delete",
     { skip: pair === undefined ? "needs a real Firecracker pair" : false },
     async () => {
-      await service.configure({
-        FIRECRACKER_BINARY_PATH: "/lab/pair/firecracker",
-        JAILER_BINARY_PATH: "/lab/pair/jailer",
-      });
+      await service.configure(PAIR);
       await service.control("restart");
       const health = await service.waitServing();
       assert.equal(health.vmm.firecracker_path, "/lab/pair/firecracker");
@@ -165,20 +169,42 @@ async function onRealPair(t: TestContext, lab: Lab, service: Service): Promise<v
       await service.assertMatchesState();
     },
   );
+  if (pair === undefined) return;
+  await withMemory(t, lab, service, "mmio");
+  await withLimits(t, lab, service);
+  await service.configure({ ...PAIR, FIRECRACKER_HOST_ENABLE_PCI: "true" });
+  await service.control("restart");
+  await service.waitServing();
+  await withMemory(t, lab, service, "pci");
 }
 
-/** A subtest whose failure ends the whole test: what comes after builds on it. Says how long it took. */
-async function step(t: TestContext, name: string, body: () => Promise<void>): Promise<void> {
-  const thrown: unknown[] = [];
-  await t.test(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      thrown.push(error);
-      throw error;
-    }
+/** What only a VMM of its own kind can show: a limit on the disk that the guest feels, and what the check says of a real host. */
+async function withLimits(t: TestContext, lab: Lab, service: Service): Promise<void> {
+  await step(t, "a rate limit on the disk holds the guest back, and one without it is faster", async () => {
+    const limited = { disk: { bandwidth: { size: 2 * MIB, refill_time_ms: 1000 } } };
+    const writes = async (id: string, body: object): Promise<number> => {
+      const machine = await service.create(id, body);
+      const text = await service.inGuest(
+        machine,
+        "sync; s=$(date +%s%N); dd if=/dev/zero of=/root/f bs=1M count=16 oflag=direct 2>/dev/null; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))",
+      );
+      await service.expect(204, "DELETE", `/machines/${id}`);
+      return Number(text);
+    };
+    const slow = await writes("slow", { rate_limits: limited });
+    const fast = await writes("fast", {});
+    t.diagnostic(`16 MiB: ${slow} ms under a limit of 2 MiB/s, ${fast} ms without`);
+    assert.ok(slow > 5000 && slow > 2 * fast, `${slow} ms limited, ${fast} ms not`);
   });
-  if (thrown.length > 0) throw new Error(`${name}: failed, and the rest was not tried`, { cause: thrown[0] });
+  await step(t, "the check says what it thinks of this host", async () => {
+    const said = await lab.print(
+      "set -a; . /etc/computer-host/computer-host.env; /opt/computer-host/computer-host --check",
+      { okCodes: [0, 1] },
+    );
+    t.diagnostic(said);
+    assert.doesNotMatch(said, /^FAIL/m);
+    assert.match(said, /^ok +cgroups? .*v2/m);
+  });
 }
 
 /** The VMM of the pid, or a process that it started, is QEMU with KVM as its accelerator. */
@@ -187,25 +213,6 @@ async function assertUnderKvm(lab: Lab, pid: number): Promise<void> {
     `for p in ${pid} $(pgrep -P ${pid}); do tr '\\0' ' ' </proc/$p/cmdline; echo; done`,
   );
   assert.match(commands, /qemu-system-x86_64 .*-accel kvm/);
-}
-
-/** The VMM lies in a leaf of its own below our parent, and nothing but the daemon's program in the service's cgroup. */
-async function assertOwnCgroup(lab: Lab, vmm: NonNullable<Machine["vmm"]>): Promise<void> {
-  assert.match(
-    await lab.print(`cat /proc/${vmm.pid}/cgroup`),
-    new RegExp(`^0::/computer-host-[0-9a-f]{6}/${vmm.jail_id}$`),
-  );
-  assert.match(
-    await lab.print(`cat /sys/fs/cgroup/computer-host-*/${vmm.jail_id}/memory.max`),
-    /^[0-9]+$/,
-    "its memory is limited",
-  );
-  const [inService, daemon] = (
-    await lab.print(
-      "cat /sys/fs/cgroup/system.slice/computer-host.service/cgroup.procs | tr '\\n' ' '; echo; systemctl show -p MainPID --value computer-host",
-    )
-  ).split("\n");
-  assert.equal(inService?.trim(), daemon, "the service holds the daemon alone");
 }
 
 /** Every line that the daemon wrote is one JSON object, without its prefix, and the journal knows its priority. */
@@ -233,22 +240,4 @@ async function assertJournal(lab: Lab): Promise<void> {
     ours.some(({ MESSAGE }) => JSON.parse(String(MESSAGE)).machine_id === "one"),
     `an event names the machine:\n${text}`,
   );
-}
-
-/** Nothing of the machine is left: its process, jail, cgroup, disk and what its namespace was opened for. */
-async function assertGone(lab: Lab, { id, vmm }: Machine): Promise<void> {
-  assert.ok(vmm);
-  const left = await lab.print(
-    [
-      // Sweeps may lag behind the answer: for at most ten seconds.
-      "for i in $(seq 50); do",
-      `left=$(ls -d /proc/${vmm.pid} /var/lib/computer-host/machines/${id} /var/lib/computer-host/jails/*/${vmm.jail_id} \\`,
-      `/sys/fs/cgroup/computer-host-*/${vmm.jail_id} 2>/dev/null)`,
-      '[ -n "$left" ] || exit 0',
-      "sleep 0.2",
-      "done",
-      'echo "$left"',
-    ].join("\n"),
-  );
-  assert.equal(left, "");
 }

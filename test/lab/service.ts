@@ -113,12 +113,13 @@ export class Service {
   }
 
   /** Creates a machine that `guest_key` may log in to. */
-  async create(id: string): Promise<Machine> {
+  async create(id: string, body: object = {}): Promise<Machine> {
     const guest_config = { authorized_keys: [this.publicKey] };
     const { machine } = await this.expect(201, "POST", "/machines", {
       machine_id: id,
       memory_mib: 256,
       guest_config,
+      ...body,
     });
     return machine;
   }

@@ -38,10 +38,14 @@ export async function describeFar(world: World, snapshot: string, store: string)
     image_id: "debian-slim",
     source_runtime_host: found.source_runtime_host,
     source_tap_device: found.source_tap_device,
-    artifacts: (found.artifacts as FarArtifact[]).map((artifact) => ({
-      ...artifact,
-      object_key: `snapshots/${artifact.id}`,
-      download_url: `${store}/objects/${artifact.id}?X-Amz-Signature=secret`,
+    artifacts: (found.artifacts as FarArtifact[]).map(({ id, kind, name, size_bytes, sha256_hex }) => ({
+      id,
+      kind,
+      name,
+      size_bytes,
+      sha256_hex,
+      object_key: `snapshots/${id}`,
+      download_url: `${store}/objects/${id}?X-Amz-Signature=secret`,
     })),
   };
 }

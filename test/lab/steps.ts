@@ -1,0 +1,65 @@
+import type { TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import assert from "node:assert/strict";
+import type { Machine } from "../../src/contract/machine.ts";
+import type { Lab } from "./lab.ts";
+
+/** A subtest whose failure ends the whole test: what comes after builds on it. */
+export async function step(t: TestContext, name: string, body: () => Promise<void>): Promise<void> {
+  const thrown: unknown[] = [];
+  await t.test(name, async () => {
+    try {
+      await body();
+    } catch (error) {
+      thrown.push(error);
+      throw error;
+    }
+  });
+  if (thrown.length > 0) throw new Error(`${name}: failed, and the rest was not tried`, { cause: thrown[0] });
+}
+
+/** The VMM lies in a leaf of its own below our parent, and nothing but the daemon's program in the service's cgroup. */
+export async function assertOwnCgroup(lab: Lab, vmm: NonNullable<Machine["vmm"]>): Promise<void> {
+  assert.match(
+    await lab.print(`cat /proc/${vmm.pid}/cgroup`),
+    new RegExp(`^0::/computer-host-[0-9a-f]{6}/${vmm.jail_id}$`),
+  );
+  assert.match(
+    await lab.print(`cat /sys/fs/cgroup/computer-host-*/${vmm.jail_id}/memory.max`),
+    /^[0-9]+$/,
+    "its memory is limited",
+  );
+  const [inService, daemon] = (
+    await lab.print(
+      "cat /sys/fs/cgroup/system.slice/computer-host.service/cgroup.procs | tr '\\n' ' '; echo; systemctl show -p MainPID --value computer-host",
+    )
+  ).split("\n");
+  assert.equal(inService?.trim(), daemon, "the service holds the daemon alone");
+}
+
+/** Nothing of the machine is left: its process, jail, cgroup, disk and what its namespace was opened for. */
+export async function assertGone(lab: Lab, { id, vmm }: Machine): Promise<void> {
+  assert.ok(vmm);
+  const left = await lab.print(
+    [
+      // Sweeps may lag behind the answer: for at most ten seconds.
+      "for i in $(seq 50); do",
+      `left=$(ls -d /proc/${vmm.pid} /var/lib/computer-host/machines/${id} /var/lib/computer-host/jails/*/${vmm.jail_id} \\`,
+      `/sys/fs/cgroup/computer-host-*/${vmm.jail_id} 2>/dev/null)`,
+      '[ -n "$left" ] || exit 0',
+      "sleep 0.2",
+      "done",
+      'echo "$left"',
+    ].join("\n"),
+  );
+  assert.equal(left, "");
+}
+
+/** Asks `look` again every half a second until it answers true. Throws with `what` after `limitMs`. */
+export async function until(what: string, limitMs: number, look: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!(await look())) {
+    if (performance.now() > end) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
+    await sleep(500);
+  }
+}
