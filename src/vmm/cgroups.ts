@@ -2,7 +2,7 @@ import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
-import type { LaunchSpec } from "./types.ts";
+import type { VmmLimits } from "../model/records.ts";
 
 const CONTROLLERS = ["memory", "cpu", "pids"] as const;
 type Controller = (typeof CONTROLLERS)[number];
@@ -65,7 +65,7 @@ export class Cgroups {
   }
 
   /** The jailer's flags for these limits. */
-  flags(limits: LaunchSpec["cgroup"]): string[] {
+  flags(limits: Pick<VmmLimits, "memory_bytes" | "cpus" | "pids">): string[] {
     const quotaUs = Math.max(1000, Math.round(limits.cpus * CPU_PERIOD_US));
     const settings: Record<Controller, string> =
       this.layout.version === 2

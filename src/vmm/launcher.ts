@@ -15,6 +15,8 @@ import type { LaunchSpec, VmmRef } from "./types.ts";
 import { LiveVmm, withLogTail } from "./vmm.ts";
 
 const CONNECT_AGAIN_MS = 2;
+/** A guest's metadata with its keys is beyond the default of 50 KiB; the limit of the metadata store follows this one. */
+const MAX_PAYLOAD_BYTES = 2 * 1024 * 1024;
 /** What a full host lets `fork` or `open` fail with. */
 const NO_ROOM = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
@@ -25,8 +27,6 @@ export interface LauncherParts {
   readonly log: Log;
   /** From the jailer's start to the API's first answer. */
   readonly timeoutMs: number;
-  /** Give guests a PCI bus. */
-  readonly enablePci: boolean;
   /** Undoes a launch, however far it came. */
   readonly release: (ref: VmmRef) => Promise<void>;
 }
@@ -38,9 +38,8 @@ export interface LauncherParts {
 export async function launch(parts: LauncherParts, spec: LaunchSpec, signal?: AbortSignal): Promise<LiveVmm> {
   const { pair, jails, cgroups } = parts;
   signal?.throwIfAborted();
-  const logPath = spec.files.find((file) => file.path === spec.log_path)?.source;
-  if (logPath === undefined)
-    throw new AppError("internal", `The VMM's log ${spec.log_path} is not among the files of its jail.`);
+  const logPath = sourceOf(spec, spec.log_path);
+  sourceOf(spec, spec.metrics_path);
   const timeout = AbortSignal.timeout(parts.timeoutMs);
   const limit = signal === undefined ? timeout : AbortSignal.any([timeout, signal]);
 
@@ -67,7 +66,7 @@ export async function launch(parts: LauncherParts, spec: LaunchSpec, signal?: Ab
       process,
     };
     const idle = await dialWhenListening(socket, process, limit);
-    const vmm = new LiveVmm(ref, { socket, idle }, pair.version, logPath);
+    const vmm = new LiveVmm(ref, { socket, idle }, pair.version, { root: jail.root, logPath });
     undo.defer(async () => await vmm.detach());
     unclaimed.move();
     const id = await vmm.instanceId(limit);
@@ -81,8 +80,16 @@ export async function launch(parts: LauncherParts, spec: LaunchSpec, signal?: Ab
   }
 }
 
+/** The host's path of a file in the jail. Throws `internal` when it is not among those that are linked into it. */
+function sourceOf({ files }: LaunchSpec, path: string): string {
+  const source = files.find((file) => file.path === path)?.source;
+  if (source === undefined)
+    throw new AppError("internal", `The VMM's ${path} is not among the files of its jail.`);
+  return source;
+}
+
 async function runJailer(
-  { pair, jails, cgroups, timeoutMs, enablePci }: LauncherParts,
+  { pair, jails, cgroups, timeoutMs }: LauncherParts,
   spec: LaunchSpec,
   limit: AbortSignal,
 ): Promise<void> {
@@ -99,7 +106,7 @@ async function runJailer(
     [
       pair.jailerPath,
       ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]),
-      ...cgroups.flags(spec.cgroup),
+      ...cgroups.flags(spec.limits),
       ...limits.flatMap((limit) => ["--resource-limit", limit]),
       "--daemonize",
       "--new-pid-ns",
@@ -108,10 +115,14 @@ async function runJailer(
       API_SOCKET,
       "--log-path",
       spec.log_path,
+      "--metrics-path",
+      spec.metrics_path,
       // Info: the line of a clean end is of this level, and there is no other way to learn how a VMM ended.
       "--level",
       "Info",
-      ...(enablePci ? ["--enable-pci"] : []),
+      "--http-api-max-payload-size",
+      String(MAX_PAYLOAD_BYTES),
+      ...(spec.pci ? ["--enable-pci"] : []),
     ],
     { timeoutMs, signal: limit },
   );

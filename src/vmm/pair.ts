@@ -4,7 +4,7 @@ import { isAbsolute, join } from "node:path";
 import { errnoOf, messageOf } from "../contract/errors.ts";
 import { writeFileDurably } from "../system/files.ts";
 import { run } from "../system/run.ts";
-import { isAtLeast, OLDEST, parseVersion, type Version } from "./version.ts";
+import { isAtLeast, OLDEST, parseSnapshotFormat, parseVersion, type Version } from "./version.ts";
 
 /** A VMM and its jailer, and why they were taken. */
 export interface Pair {
@@ -30,6 +30,8 @@ export interface PairSources {
 /** A pair whose programs were run: these are their versions. */
 export interface CheckedPair extends Pair {
   readonly version: Version;
+  /** The format of the state files that this VMM writes and reads. */
+  readonly snapshotFormat: string;
 }
 
 /**
@@ -87,26 +89,37 @@ async function checkPair(pair: Pair): Promise<CheckedPair> {
   }
   const [version, jailer] = await Promise.all([versionOf(pair.firecrackerPath), versionOf(pair.jailerPath)]);
   if (!isAtLeast(version, OLDEST))
-    throw new Error(`${pair.firecrackerPath} is version ${version.text}; ${OLDEST.text} or newer is needed.`);
+    throw new Error(
+      `${pair.firecrackerPath} is version ${version.text}; ${OLDEST.text} or newer is needed: ${OLDEST.why}.`,
+    );
   // Firecracker supports a VMM only with the jailer of its own release.
   if (jailer.major !== version.major || jailer.minor !== version.minor)
     throw new Error(
       `${pair.firecrackerPath} is version ${version.text} but ${pair.jailerPath} is ${jailer.text}: take both from one release.`,
     );
-  return { ...pair, version };
+  return { ...pair, version, snapshotFormat: await snapshotFormatOf(pair.firecrackerPath) };
 }
 
 async function versionOf(path: string): Promise<Version> {
+  return await printed(path, "--version", parseVersion);
+}
+
+async function snapshotFormatOf(path: string): Promise<string> {
+  return await printed(path, "--snapshot-version", parseSnapshotFormat);
+}
+
+/** What `parse` finds in what the program at `path` prints when it is asked by `flag`. */
+async function printed<T>(path: string, flag: string, parse: (output: string) => T | undefined): Promise<T> {
   let output: string;
   try {
-    output = (await run([path, "--version"])).stdout;
+    output = (await run([path, flag])).stdout;
   } catch (cause) {
-    throw new Error(`${path} --version does not work: ${messageOf(cause)}`, { cause });
+    throw new Error(`${path} ${flag} does not work: ${messageOf(cause)}`, { cause });
   }
-  const version = parseVersion(output);
-  if (version === undefined)
-    throw new Error(`${path} --version names no version: ${output.slice(0, 200).trim()}`);
-  return version;
+  const found = parse(output);
+  if (found === undefined)
+    throw new Error(`${path} ${flag} names no version: ${output.slice(0, 200).trim()}`);
+  return found;
 }
 
 async function isExecutable(path: string): Promise<boolean> {

@@ -6,14 +6,19 @@ export interface Version {
   readonly text: string;
 }
 
-/**
- * The oldest Firecracker that can be driven. 1.14 brought `PUT /serial`: without it a daemonized VMM's console
- * goes nowhere, and a guest that does not become ready could not be explained.
- */
-export const OLDEST: Version = { major: 1, minor: 14, text: "1.14" };
+/** The oldest Firecracker that can be driven, and why no older one is. */
+export const OLDEST: Version & { readonly why: string } = {
+  major: 1,
+  minor: 15,
+  text: "1.15",
+  why: "older ones damage diff snapshots of guests with more than 3 GiB of memory",
+};
 
 /** From here on `PUT /serial` takes a rate limiter. */
 export const SERIAL_RATE_LIMITER: Version = { major: 1, minor: 16, text: "1.16" };
+
+/** From here on a kernel may be a bzImage; before, only an uncompressed ELF file (vmlinux). */
+export const BZIMAGE_KERNELS: Version = { major: 1, minor: 17, text: "1.17" };
 
 /** The version in what `--version` printed, or undefined when there is none. */
 export function parseVersion(output: string): Version | undefined {
@@ -21,6 +26,14 @@ export function parseVersion(output: string): Version | undefined {
   const [, text, major, minor] = match ?? [];
   if (text === undefined) return undefined;
   return { major: Number(major), minor: Number(minor), text };
+}
+
+/**
+ * The format in what `--snapshot-version` printed, without the leading `v`, or undefined when there is none.
+ * It stands on a line of its own; Firecracker's log goes to the same output.
+ */
+export function parseSnapshotFormat(output: string): string | undefined {
+  return /^v?(\d{1,6}\.\d{1,6}\.\d{1,6}(?:[-+][0-9A-Za-z.+-]{1,64})?)\s*$/m.exec(output)?.[1];
 }
 
 /** True when `version` is `wanted` or newer; a pre-release counts as its release. */

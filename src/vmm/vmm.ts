@@ -3,10 +3,13 @@ import { AppError } from "../contract/errors.ts";
 import type { ProcessIdentity } from "../system/process.ts";
 import { FirecrackerApi } from "./api.ts";
 import { bootGuest } from "./boot.ts";
+import { tellDiskGrew } from "./disk-grew.ts";
+import { loadGuest } from "./load.ts";
 import { readLogTail } from "./log-tail.ts";
 import { killAndWait } from "./processes.ts";
+import { saveGuest, saveTimeoutMs } from "./save.ts";
 import type { ApiSocket } from "./socket.ts";
-import type { GuestHardware, Vmm, VmmRef } from "./types.ts";
+import type { FrozenGuest, GuestHardware, SaveTarget, Vmm, VmmRef } from "./types.ts";
 import type { Version } from "./version.ts";
 import { DeathWatch } from "./watch.ts";
 
@@ -15,6 +18,14 @@ const CALL_TIMEOUT_MS = 10_000;
 
 export type LiveRef = VmmRef & { readonly process: ProcessIdentity };
 
+/** What a VMM has on the host. */
+export interface Place {
+  /** Root folder of its jail. */
+  readonly root: string;
+  /** Its log, where that is known. */
+  readonly logPath?: string;
+}
+
 /** A VMM that runs, with the connections to it. */
 export class LiveVmm implements Vmm {
   readonly ref: LiveRef;
@@ -22,19 +33,16 @@ export class LiveVmm implements Vmm {
   readonly #api: FirecrackerApi;
   readonly #watch: DeathWatch;
   readonly #version: Version;
-  readonly #logPath: string | undefined;
+  readonly #place: Place;
 
-  /**
-   * Takes over `socket` and `idle`, a connection to it that is only watched.
-   * `logPath` is the host's path of the VMM's log, where it is known.
-   */
-  constructor(ref: LiveRef, ways: { socket: ApiSocket; idle: Socket }, version: Version, logPath?: string) {
+  /** Takes over `socket` and `idle`, a connection to it that is only watched. */
+  constructor(ref: LiveRef, ways: { socket: ApiSocket; idle: Socket }, version: Version, place: Place) {
     this.ref = ref;
     this.#socket = ways.socket;
     this.#api = new FirecrackerApi(ways.socket);
     this.#watch = new DeathWatch(ref.process, ways.idle);
     this.#version = version;
-    this.#logPath = logPath;
+    this.#place = place;
   }
 
   get gone(): AbortSignal {
@@ -48,11 +56,19 @@ export class LiveVmm implements Vmm {
   }
 
   async boot(hardware: GuestHardware, signal?: AbortSignal): Promise<void> {
-    try {
-      await bootGuest(this.#api, this.#version, hardware, signal);
-    } catch (error) {
-      throw await withLogTail(error, this.#logPath);
-    }
+    await this.#explained(bootGuest(this.#api, this.#version, hardware, signal));
+  }
+
+  async load(frozen: FrozenGuest, signal?: AbortSignal): Promise<void> {
+    await this.#explained(loadGuest(this.#api, this.#version, frozen, signal));
+  }
+
+  async save(target: SaveTarget, memoryMib: number): Promise<void> {
+    await this.#explained(saveGuest(this.#api, this.#place.root, target, saveTimeoutMs(memoryMib)));
+  }
+
+  async diskGrew(): Promise<void> {
+    await tellDiskGrew(this.#api, CALL_TIMEOUT_MS);
   }
 
   async pause(): Promise<void> {
@@ -94,6 +110,15 @@ export class LiveVmm implements Vmm {
     this.#watch.stop();
     await this.#api.close();
     this.#socket.close();
+  }
+
+  /** Waits for a call, and adds the end of the VMM's log to its failure. */
+  async #explained(call: Promise<void>): Promise<void> {
+    try {
+      await call;
+    } catch (error) {
+      throw await withLogTail(error, this.#place.logPath);
+    }
   }
 
   async #setState(state: "Paused" | "Resumed"): Promise<void> {

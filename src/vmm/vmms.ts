@@ -9,6 +9,7 @@ import { launch } from "./launcher.ts";
 import { type CheckedPair, choosePair, type Pair, writeProven } from "./pair.ts";
 import { killAll, killAndWait, processesRootedAt } from "./processes.ts";
 import { isStill } from "./recognition.ts";
+import { endSave } from "./save.ts";
 import { ApiSocket } from "./socket.ts";
 import type { LaunchSpec, Vmm, VmmDescription, Vmms, VmmRef } from "./types.ts";
 import { LiveVmm } from "./vmm.ts";
@@ -32,8 +33,6 @@ export interface VmmsOptions {
   readonly cgroupParent?: string | undefined;
   /** Limit of one launch, in milliseconds. Default: 30 seconds. */
   readonly launchTimeoutMs?: number;
-  /** Give guests a PCI bus instead of memory-mapped devices. Default false. */
-  readonly enablePci?: boolean;
   readonly log: Log;
 }
 
@@ -92,6 +91,10 @@ class JailedVmms implements Vmms {
     return this.#state.description;
   }
 
+  get snapshotFormat(): string {
+    return this.#state.pair.snapshotFormat;
+  }
+
   get #state(): Opened {
     if (this.#opened === undefined) throw new Error("the vmm room is not open");
     return this.#opened;
@@ -109,7 +112,6 @@ class JailedVmms implements Vmms {
       jails: this.#jails,
       log: this.#options.log,
       timeoutMs: this.#options.launchTimeoutMs ?? LAUNCH_TIMEOUT_MS,
-      enablePci: this.#options.enablePci ?? false,
       release: async (ref: VmmRef): Promise<void> => await this.release(ref),
     };
     return await launch(parts, spec, signal);
@@ -124,8 +126,10 @@ class JailedVmms implements Vmms {
     try {
       const socket = unclaimed.use(ApiSocket.open(jail.root, ref.uid));
       const idle = await socket.dial();
+      await endSave(jail.root);
       unclaimed.move();
-      return new LiveVmm({ ...ref, process }, { socket, idle }, this.#state.pair.version);
+      const { version } = this.#state.pair;
+      return new LiveVmm({ ...ref, process }, { socket, idle }, version, { root: jail.root });
     } catch (error) {
       this.#options.log.warn(
         { jail_id: ref.jail_id, pid: process.pid, error: messageOf(error) },

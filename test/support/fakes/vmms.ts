@@ -1,6 +1,15 @@
 import { AppError } from "../../../src/contract/errors.ts";
 import type { ProcessIdentity } from "../../../src/system/process.ts";
-import type { GuestHardware, LaunchSpec, Vmm, VmmDescription, Vmms, VmmRef } from "../../../src/vmm/types.ts";
+import type {
+  FrozenGuest,
+  GuestHardware,
+  LaunchSpec,
+  SaveTarget,
+  Vmm,
+  VmmDescription,
+  Vmms,
+  VmmRef,
+} from "../../../src/vmm/types.ts";
 
 type GuestState = "not started" | "running" | "paused" | "dead";
 
@@ -8,8 +17,14 @@ type GuestState = "not started" | "running" | "paused" | "dead";
 export class FakeMachine {
   readonly spec: LaunchSpec;
   readonly process: ProcessIdentity;
-  /** What it was booted with. */
+  /** What it was booted with, when it was. */
   hardware: GuestHardware | undefined;
+  /** What was loaded into it, when it was not booted. */
+  frozen: FrozenGuest | undefined;
+  /** What it was saved into, the last one last. */
+  readonly saved: SaveTarget[] = [];
+  /** How often it was told that its disk grew. */
+  diskGrew = 0;
   state: GuestState = "not started";
   /** Told when it dies, in this daemon's life. */
   readonly watchers = new Set<() => void>();
@@ -44,10 +59,13 @@ export class FakeVmms implements Vmms {
     jailer_path: "/fake/jailer",
     reason: "a test's",
   };
-  /** Thrown by the calls of that name, as long as it is set. */
-  fail: Partial<Record<"launch" | "boot" | "pause" | "resume" | "release" | "adopt", Error>> = {};
-  /** Awaited at the start of launch and boot: a test holds an operation there. */
-  hold: Partial<Record<"launch" | "boot", Promise<void>>> = {};
+  snapshotFormat = "11.0.0";
+  /** Thrown by the calls of that name, as long as it is set. A load that fails ends the VMM. */
+  fail: Partial<
+    Record<"launch" | "boot" | "load" | "save" | "diskGrew" | "pause" | "resume" | "release" | "adopt", Error>
+  > = {};
+  /** Awaited at the start of the calls of that name: a test holds an operation there. */
+  hold: Partial<Record<"launch" | "boot" | "load" | "save", Promise<void>>> = {};
   /** False: guests do not listen to Ctrl-Alt-Del. */
   guestsListen = true;
   linuxBooted = 0;
@@ -74,8 +92,8 @@ export class FakeVmms implements Vmms {
     if (this.fail.launch !== undefined) throw this.fail.launch;
     if (this.jails.has(spec.jail_id))
       throw new AppError("internal", `jail id ${spec.jail_id} was used before`);
-    if (!spec.files.some((file) => file.path === spec.log_path))
-      throw new AppError("internal", "the log is not among the files");
+    for (const path of [spec.log_path, spec.metrics_path])
+      if (!hasFile(spec, path)) throw new AppError("internal", `${path} is not among the files`);
     const process = { pid: 100_000 + this.jails.size, start_time_ticks: this.#next, boot_id: "fake-boot" };
     const machine = new FakeMachine(spec, process);
     this.jails.set(spec.jail_id, machine);
@@ -141,6 +159,34 @@ class FakeVmm implements Vmm {
     this.#machine.state = "running";
   }
 
+  async load(frozen: FrozenGuest, signal?: AbortSignal): Promise<void> {
+    await orAbort(this.#room.hold.load, signal);
+    const { spec } = this.#machine;
+    const missing = [frozen.state_path, frozen.memory_path].find((path) => !hasFile(spec, path));
+    const failure =
+      this.#room.fail.load ??
+      (missing === undefined
+        ? undefined
+        : new AppError("vmm_failed", `The VMM refused PUT /snapshot/load: there is no ${missing}.`));
+    if (failure !== undefined && this.#machine.state === "not started") this.#machine.die();
+    this.#check("PUT /snapshot/load", ["not started"], failure);
+    this.#machine.frozen = frozen;
+    this.#machine.state = "paused";
+  }
+
+  async save(target: SaveTarget, memoryMib: number): Promise<void> {
+    await this.#room.hold.save;
+    if (memoryMib <= 0) throw new Error("a guest without memory");
+    this.#check("PUT /snapshot/create", ["paused"], this.#room.fail.save);
+    this.#machine.saved.push(target);
+  }
+
+  async diskGrew(): Promise<void> {
+    await Promise.resolve();
+    this.#check("PATCH /drives/rootfs", ["running", "paused"], this.#room.fail.diskGrew);
+    this.#machine.diskGrew += 1;
+  }
+
   async pause(): Promise<void> {
     await Promise.resolve();
     this.#check("PATCH /vm", ["running", "paused"], this.#room.fail.pause);
@@ -190,6 +236,10 @@ class FakeVmm implements Vmm {
         details: { call, status: 400 },
       });
   }
+}
+
+function hasFile({ files }: LaunchSpec, path: string): boolean {
+  return files.some((file) => file.path === path);
 }
 
 /** Waits for `held`, or throws the signal's reason as soon as that is aborted. */
