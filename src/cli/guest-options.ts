@@ -9,8 +9,8 @@ export interface SizeOptions {
   readonly disk?: number;
 }
 
-/** The options that create and restore share, as commander collects them. */
-export interface GuestOptions extends SizeOptions {
+/** Who the guest shall be and when it counts as running, as commander collects it. */
+export interface GuestOptions {
   readonly key?: readonly string[];
   readonly userCa?: readonly string[];
   readonly hostname?: string;
@@ -19,12 +19,17 @@ export interface GuestOptions extends SizeOptions {
   readonly ready?: Ready;
 }
 
-/** Adds the options that create and restore share. */
-export function addGuestOptions(command: Command): Command {
+/** Adds the options for a machine's size. */
+export function addSizeOptions(command: Command): Command {
   return command
     .option("--memory <size>", "memory of the guest, such as 512MiB", parseMemoryMib)
     .option("--vcpus <count>", "number of virtual CPUs", parseCount)
-    .option("--disk <size>", "size of the system disk, such as 2GiB", parseDiskBytes)
+    .option("--disk <size>", "size of the system disk, such as 2GiB", parseDiskBytes);
+}
+
+/** Adds the options that create, restore and fork share. */
+export function addGuestOptions(command: Command): Command {
+  return command
     .option("--key <file>", "public key that may log in (may be given more than once)", collect)
     .option("--user-ca <file>", "public key of a CA whose users may log in (more than once)", collect)
     .option("--hostname <name>", "hostname of the guest (default: the machine's id)")
@@ -35,17 +40,13 @@ export function addGuestOptions(command: Command): Command {
     );
 }
 
-/** What of `options` belongs in the body of both requests. Rejects when a key file cannot be read. */
+/** What of `options` belongs in the body of these requests. Rejects when a key file cannot be read. */
 export async function guestBody(options: GuestOptions): Promise<{
-  memory_mib?: number;
-  vcpus?: number;
-  storage_bytes?: number;
   guest_config?: GuestConfig;
   ready?: Ready;
 }> {
   const guest_config = await guestConfig(options);
   return {
-    ...sizeBody(options),
     ...(Object.keys(guest_config).length === 0 ? {} : { guest_config }),
     ...(options.ready === undefined ? {} : { ready: options.ready }),
   };

@@ -1,25 +1,18 @@
 import type { Command } from "commander";
-import type { ComputerHostClient, MachineMade } from "../client/client.ts";
-import type { Machine } from "../contract/machine.ts";
+import type { ComputerHostClient } from "../client/client.ts";
+import { type CliContext, toJson } from "./context.ts";
 import {
   addGuestOptions,
+  addSizeOptions,
   type GuestOptions,
   guestBody,
-  sizeBody,
   type SizeOptions,
+  sizeBody,
 } from "./guest-options.ts";
-import type { CliIo } from "./io.ts";
-import { formatBytes, parseCount, parseDiskBytes, parseMemoryMib } from "./sizes.ts";
-import { facts, table } from "./table.ts";
-
-/** What the commands share. */
-export interface CliContext {
-  readonly io: CliIo;
-  /** True when answers are printed as JSON. */
-  readonly json: () => boolean;
-  /** Runs `action` with a client of the daemon and closes it again. */
-  withClient(action: (client: ComputerHostClient) => Promise<void>): Promise<void>;
-}
+import { addHardwareOptions, type HardwareFlags, hardwareBody } from "./hardware-options.ts";
+import { machineTable, printMachine, printMade } from "./machine-text.ts";
+import { parseCount, parseDiskBytes, parseMemoryMib } from "./sizes.ts";
+import { facts } from "./table.ts";
 
 /** Adds `health`, `create`, `list`, `get`, `stop`, `start`, `pause`, `resume`, `resize` and `delete`. */
 export function addMachineCommands(program: Command, context: CliContext): void {
@@ -28,19 +21,24 @@ export function addMachineCommands(program: Command, context: CliContext): void 
     .description("show the daemon: version, which VMM and why, room left, warnings")
     .action(() => context.withClient((client) => showHealth(client, context)));
 
-  addGuestOptions(program.command("create").argument("<machine>", "id of the new machine"))
+  const create = program
+    .command("create")
     .description("create a machine and wait until it runs")
-    .option("--image <name>", "local image (default: the daemon's default image)")
-    .action((machine_id: string, options: GuestOptions & { image?: string }) =>
+    .argument("<machine>", "id of the new machine")
+    .option("--image <name>", "local image (default: the daemon's default image)");
+  addHardwareOptions(addGuestOptions(addSizeOptions(create))).action(
+    (machine_id: string, options: CreateOptions) =>
       context.withClient(async (client) => {
         const body = {
           machine_id,
           ...(options.image === undefined ? {} : { image: options.image }),
+          ...sizeBody(options),
           ...(await guestBody(options)),
+          ...hardwareBody(options),
         };
         printMade(context, await client.createMachine(body));
       }),
-    );
+  );
 
   program
     .command("list")
@@ -83,7 +81,9 @@ export function addMachineCommands(program: Command, context: CliContext): void 
 
   program
     .command("resize")
-    .description("give a stopped machine another size, from its next start on")
+    .description(
+      "give a machine more disk; a stopped one also another memory or other vCPUs, from its next start on",
+    )
     .argument("<machine>", "id of the machine")
     .option("--memory <size>", "memory of the guest, such as 512MiB", parseMemoryMib)
     .option("--vcpus <count>", "number of virtual CPUs", parseCount)
@@ -105,6 +105,8 @@ export function addMachineCommands(program: Command, context: CliContext): void 
     );
 }
 
+type CreateOptions = SizeOptions & GuestOptions & HardwareFlags & { readonly image?: string };
+
 /** Calls that take a machine's id and answer with the machine. */
 const TURNS = [
   {
@@ -123,21 +125,6 @@ const TURNS = [
     act: (client: ComputerHostClient, id: string) => client.resumeMachine(id),
   },
 ] as const;
-
-/** Prints a machine that create or restore answered with. */
-export function printMade(context: CliContext, { machine, created }: MachineMade): void {
-  if (!created && !context.json()) context.io.err(`${machine.id} was there already, from the same request`);
-  printMachine(context, machine);
-}
-
-function printMachine({ io, json }: CliContext, machine: Machine): void {
-  io.out(json() ? toJson({ machine }) : machineFacts(machine));
-}
-
-/** An answer of the contract, as it came. */
-export function toJson(answer: object): string {
-  return JSON.stringify(answer, null, 2);
-}
 
 async function showHealth(client: ComputerHostClient, { io, json }: CliContext): Promise<void> {
   const health = await client.health();
@@ -164,45 +151,4 @@ async function showHealth(client: ComputerHostClient, { io, json }: CliContext):
       ...health.warnings.map(({ severity, text }) => [severity, text] as const),
     ]),
   );
-}
-
-function machineTable(machines: readonly Machine[]): string {
-  return table(
-    ["ID", "PHASE", "ADDRESS", "IMAGE", "VCPUS", "MEMORY", "DISK", "CREATED"],
-    machines.map((machine) => [
-      machine.id,
-      phaseOf(machine),
-      machine.runtime_host ?? "-",
-      sourceOf(machine),
-      String(machine.vcpus),
-      `${machine.memory_mib} MiB`,
-      formatBytes(machine.storage_bytes),
-      machine.created_at,
-    ]),
-  );
-}
-
-function machineFacts(machine: Machine): string {
-  return facts([
-    ["id", machine.id],
-    ["phase", phaseOf(machine)],
-    ["error", machine.error],
-    ["address", machine.runtime_host],
-    ["user", machine.guest_user],
-    ["hostname", machine.hostname],
-    ["host key", machine.guest_ssh_host_public_key],
-    ["made from", sourceOf(machine)],
-    ["size", `${machine.vcpus} vCPU, ${machine.memory_mib} MiB, disk ${formatBytes(machine.storage_bytes)}`],
-    ["created", machine.created_at],
-    ["started", machine.started_at],
-    ["stopped", machine.stopped_at],
-  ]);
-}
-
-function phaseOf({ phase, paused }: Machine): string {
-  return paused === true ? `${phase} (paused)` : phase;
-}
-
-function sourceOf({ snapshot_id, image, artifact }: Machine): string {
-  return snapshot_id === undefined ? (image ?? artifact.rootfs_url) : `snapshot ${snapshot_id}`;
 }

@@ -2,11 +2,14 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { createClient } from "../client/client.ts";
 import { ClientError } from "../client/client-error.ts";
 import { defaultSocketPath } from "../client/socket-path.ts";
+import type { CliContext } from "./context.ts";
+import { addForkCommand } from "./fork-command.ts";
 import { type CliIo, EXIT } from "./io.ts";
-import { addMachineCommands, type CliContext } from "./machine-commands.ts";
+import { addMachineCommands } from "./machine-commands.ts";
 import { addReportCommand } from "./report-command.ts";
 import { addSnapshotCommands } from "./snapshot-commands.ts";
 import { addSshCommand } from "./ssh-command.ts";
+import { addTransferCommands } from "./transfer-commands.ts";
 
 /**
  * Runs one command line (`argv` without the program's own name) and returns the exit code: 0 done, 1 the daemon
@@ -37,7 +40,9 @@ export async function runCli(argv: readonly string[], io: CliIo): Promise<number
     },
   };
   addMachineCommands(program, context);
+  addForkCommand(program, context);
   addSnapshotCommands(program, context);
+  addTransferCommands(program, context);
   addReportCommand(program, context);
   addSshCommand(program, context, (code) => {
     exitCode = code;

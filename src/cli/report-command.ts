@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import type { StorageReport } from "../contract/storage.ts";
-import { type CliContext, toJson } from "./machine-commands.ts";
+import { type CliContext, toJson } from "./context.ts";
 import { formatBytes } from "./sizes.ts";
 import { facts, table } from "./table.ts";
 

@@ -1,20 +1,35 @@
-import type { Command } from "commander";
-import type { Snapshot } from "../contract/snapshot.ts";
-import { addGuestOptions, type GuestOptions, guestBody } from "./guest-options.ts";
-import { type CliContext, printMade, toJson } from "./machine-commands.ts";
+import { type Command, Option } from "commander";
+import type { Compatibility, Snapshot } from "../contract/snapshot.ts";
+import { type CliContext, toJson } from "./context.ts";
+import {
+  addGuestOptions,
+  addSizeOptions,
+  type GuestOptions,
+  guestBody,
+  type SizeOptions,
+  sizeBody,
+} from "./guest-options.ts";
+import { printMade } from "./machine-text.ts";
 import { formatBytes } from "./sizes.ts";
 import { facts, table } from "./table.ts";
 
-/** Adds `snapshot`, `snapshots`, `get-snapshot`, `delete-snapshot` and `restore`. */
+/** Adds `snapshot`, `snapshots`, `get-snapshot`, `delete-snapshot`, `compatibility` and `restore`. */
 export function addSnapshotCommands(program: Command, context: CliContext): void {
   program
     .command("snapshot")
-    .description("take a snapshot of a machine's disk")
+    .description("take a snapshot of a machine's disk and, if asked to, its memory")
     .argument("<machine>", "id of the machine")
     .argument("<snapshot>", "id of the new snapshot")
-    .action((machineId: string, snapshot_id: string) =>
+    .addOption(
+      new Option(
+        "--memory [kind]",
+        "with the memory: full, or diff (what changed since the last one with memory; needs --track-dirty-pages at the create)",
+      ).choices(["full", "diff"]),
+    )
+    .action((machineId: string, snapshot_id: string, { memory }: { memory?: true | "full" | "diff" }) =>
       context.withClient(async (client) => {
-        const answer = await client.createSnapshot(machineId, { snapshot_id });
+        const body = { snapshot_id, ...(memory === undefined ? {} : { memory }) };
+        const answer = await client.createSnapshot(machineId, body);
         context.io.out(context.json() ? toJson(answer) : snapshotFacts(answer.snapshot));
       }),
     );
@@ -51,28 +66,64 @@ export function addSnapshotCommands(program: Command, context: CliContext): void
       }),
     );
 
-  addGuestOptions(
-    program
-      .command("restore")
-      .argument("<snapshot>", "id of the snapshot")
-      .argument("<machine>", "id of the new machine"),
-  )
-    .description("make a new machine from a snapshot, with an identity of its own")
-    .action((snapshotId: string, machine_id: string, options: GuestOptions) =>
+  program
+    .command("compatibility")
+    .description("say whether a snapshot can be restored here: live, from its disk or not at all, and why")
+    .argument("<snapshot>", "id of the snapshot")
+    .action((id: string) =>
       context.withClient(async (client) => {
-        const body = { machine_id, ...(await guestBody(options)) };
+        const verdict = await client.compatibility(id);
+        context.io.out(context.json() ? toJson(verdict) : verdictFacts(verdict));
+      }),
+    );
+
+  const restore = program
+    .command("restore")
+    .description(
+      "make a new machine from a snapshot, with an identity of its own; one with memory goes on where it stood",
+    )
+    .argument("<snapshot>", "id of the snapshot")
+    .argument("<machine>", "id of the new machine");
+  addGuestOptions(addSizeOptions(restore))
+    .addOption(new NoMemoryOption("--no-memory", "boot from the disk, also where there is a memory"))
+    .action((snapshotId: string, machine_id: string, options: RestoreOptions) =>
+      context.withClient(async (client) => {
+        const body = {
+          machine_id,
+          ...sizeBody(options),
+          ...(await guestBody(options)),
+          ...(options.live === false ? { memory: false } : {}),
+        };
         printMade(context, await client.restoreSnapshot(snapshotId, body));
       }),
     );
 }
 
+type RestoreOptions = SizeOptions & GuestOptions & { readonly live?: false };
+
+/** Not the opposite of `--memory <size>`: who boots from the disk may choose a size. */
+class NoMemoryOption extends Option {
+  override attributeName(): string {
+    return "live";
+  }
+}
+
+function verdictFacts({ snapshot_id, restorable, reasons }: Compatibility): string {
+  return facts([
+    ["snapshot", snapshot_id],
+    ["restorable", restorable],
+    ...reasons.map(({ code, text, prevents }) => [`not ${prevents}`, `${text} (${code})`] as const),
+  ]);
+}
+
 function snapshotTable(snapshots: readonly Snapshot[]): string {
   return table(
-    ["ID", "MACHINE", "DISK", "CONSISTENCY", "CREATED"],
+    ["ID", "MACHINE", "DISK", "MEMORY", "CONSISTENCY", "CREATED"],
     snapshots.map((snapshot) => [
       snapshot.id,
       snapshot.machine_id,
       formatBytes(snapshot.size_bytes),
+      snapshot.memory,
       snapshot.consistency,
       snapshot.created_at,
     ]),
@@ -83,7 +134,9 @@ function snapshotFacts(snapshot: Snapshot): string {
   return facts([
     ["id", snapshot.id],
     ["machine", snapshot.machine_id],
-    ["disk", formatBytes(snapshot.size_bytes)],
+    ["disk size", formatBytes(snapshot.size_bytes)],
+    ["size", `${snapshot.vcpus} vCPU, ${snapshot.memory_mib} MiB`],
+    ["memory kept", snapshot.memory],
     ["consistency", snapshot.consistency],
     ["paused", `${Math.round(snapshot.paused_ms)} ms`],
     ["created", snapshot.created_at],

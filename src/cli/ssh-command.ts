@@ -5,7 +5,7 @@ import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command } from "commander";
 import type { Machine } from "../contract/machine.ts";
-import type { CliContext } from "./machine-commands.ts";
+import type { CliContext } from "./context.ts";
 
 interface SshOptions {
   readonly identity?: string;

@@ -1,7 +1,15 @@
 import { Pool } from "undici";
 import type { Health } from "../contract/health.ts";
-import type { CreateMachine, Machine, ResizeMachine } from "../contract/machine.ts";
-import type { CreateSnapshot, RestoreSnapshot, Snapshot, SnapshotArtifact } from "../contract/snapshot.ts";
+import type { CreateMachine, ForkMachine, Machine, ResizeMachine } from "../contract/machine.ts";
+import type {
+  Compatibility,
+  CreateSnapshot,
+  RestoreSnapshot,
+  Snapshot,
+  SnapshotArtifact,
+  Uploaded,
+  UploadSnapshot,
+} from "../contract/snapshot.ts";
 import type { StorageReport } from "../contract/storage.ts";
 import { ClientError, errorOfAnswer, errorOfConnection } from "./client-error.ts";
 
@@ -19,6 +27,20 @@ export interface MachineMade {
   readonly created: boolean;
 }
 
+/** The children of a fork, and whether this call made them (201) or found them made by the same request before (200). */
+export interface Forked {
+  readonly machines: Machine[];
+  readonly created: boolean;
+}
+
+/** A file of a snapshot on its way. */
+export interface ArtifactBytes {
+  readonly size_bytes: number;
+  readonly sha256_hex: string;
+  /** All of it, once. Fails with a `ClientError` when the connection is lost before its end. Nobody checks the digest here. */
+  readonly bytes: AsyncIterable<Uint8Array>;
+}
+
 /** The calls of the contract. Each rejects with a `ClientError`. */
 export interface ComputerHostClient extends AsyncDisposable {
   health(options?: CallOptions): Promise<Health>;
@@ -31,6 +53,7 @@ export interface ComputerHostClient extends AsyncDisposable {
   pauseMachine(machineId: string, options?: CallOptions): Promise<Machine>;
   resumeMachine(machineId: string, options?: CallOptions): Promise<Machine>;
   resizeMachine(machineId: string, body: ResizeMachine, options?: CallOptions): Promise<Machine>;
+  forkMachine(machineId: string, body: ForkMachine, options?: CallOptions): Promise<Forked>;
   createSnapshot(
     machineId: string,
     body: CreateSnapshot,
@@ -40,6 +63,12 @@ export interface ComputerHostClient extends AsyncDisposable {
   getSnapshot(snapshotId: string, options?: CallOptions): Promise<Snapshot>;
   deleteSnapshot(snapshotId: string, options?: CallOptions): Promise<void>;
   restoreSnapshot(snapshotId: string, body: RestoreSnapshot, options?: CallOptions): Promise<MachineMade>;
+  /** Whether the snapshot can be restored on the daemon's host: live, from its disk or not at all, and why. */
+  compatibility(snapshotId: string, options?: CallOptions): Promise<Compatibility>;
+  /** Begins to fetch a file of a snapshot. Its bytes must be read, or the client closed. */
+  openArtifact(snapshotId: string, artifactId: string, options?: CallOptions): Promise<ArtifactBytes>;
+  /** Has the daemon send files of a snapshot to the URLs of a plan. */
+  uploadSnapshot(snapshotId: string, plan: UploadSnapshot, options?: CallOptions): Promise<Uploaded>;
   storageReport(options?: CallOptions): Promise<StorageReport>;
   /** Closes the connections. Calls under way are ended. */
   close(): Promise<void>;
@@ -75,8 +104,7 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
       });
       return { status: statusCode, text: await stream.text() };
     } catch (error) {
-      signal?.throwIfAborted();
-      throw errorOfConnection(socketPath, error);
+      throw ourError(error, signal);
     }
   }
 
@@ -89,6 +117,44 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
     const answer = await send(method, path, body, options);
     if (answer.status >= 200 && answer.status < 300) return answer;
     throw errorOfAnswer(answer.status, answer.text);
+  }
+
+  async function openArtifact(path: string, { signal }: CallOptions = {}): Promise<ArtifactBytes> {
+    try {
+      const { statusCode, headers, body } = await pool.request({
+        method: "GET",
+        path,
+        ...(signal === undefined ? {} : { signal }),
+      });
+      if (statusCode !== 200) throw errorOfAnswer(statusCode, await body.text());
+      const size_bytes = Number(headers["content-length"] ?? Number.NaN);
+      const [, sha256_hex] = /^"([0-9a-f]{64})"$/.exec(String(headers["etag"])) ?? [];
+      if (!Number.isSafeInteger(size_bytes) || sha256_hex === undefined) {
+        body.on("error", () => {}).destroy();
+        throw new ClientError("bad_answer", "the daemon's answer does not say which bytes it carries", {
+          status: statusCode,
+        });
+      }
+      return { size_bytes, sha256_hex, bytes: withOurErrors(body, signal) };
+    } catch (error) {
+      throw ourError(error, signal);
+    }
+  }
+
+  async function* withOurErrors(
+    body: AsyncIterable<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Uint8Array> {
+    try {
+      yield* body;
+    } catch (error) {
+      throw ourError(error, signal);
+    }
+  }
+
+  function ourError(error: unknown, signal: AbortSignal | undefined): unknown {
+    if (signal?.aborted === true) return signal.reason;
+    return error instanceof ClientError ? error : errorOfConnection(socketPath, error);
   }
 
   const machine = (id: string): string => `/machines/${encodeURIComponent(id)}`;
@@ -113,6 +179,10 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
       field(await call("POST", `${machine(id)}/resume`, options), "machine"),
     resizeMachine: async (id, body, options) =>
       field(await call("POST", `${machine(id)}/resize`, options, body), "machine"),
+    forkMachine: async (id, body, options) => {
+      const answer = await call("POST", `${machine(id)}/fork`, options, body);
+      return { machines: field(answer, "machines"), created: answer.status === 201 };
+    },
     createSnapshot: async (id, body, options) => {
       const answer = await call("POST", `${machine(id)}/snapshots`, options, body);
       return {
@@ -128,6 +198,12 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
     },
     restoreSnapshot: async (id, body, options) =>
       made(await call("POST", `${snapshot(id)}/restore`, options, body)),
+    compatibility: async (id, options) =>
+      objectOf(await call("GET", `${snapshot(id)}/compatibility`, options)) as Compatibility,
+    openArtifact: (id, artifactId, options) =>
+      openArtifact(`${snapshot(id)}/artifacts/${encodeURIComponent(artifactId)}`, options),
+    uploadSnapshot: async (id, plan, options) =>
+      objectOf(await call("POST", `${snapshot(id)}/upload`, options, plan)) as Uploaded,
     storageReport: async (options) =>
       objectOf(await call("GET", "/storage/report", options)) as StorageReport,
     close: () => pool.destroy(),

@@ -3,34 +3,9 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { runCli } from "../../../src/cli/program.ts";
 import { health, machine, snapshot, storageReport } from "../client/support/samples.ts";
-import {
-  always,
-  type Responder,
-  type SeenRequest,
-  startSocketServer,
-} from "../client/support/socket-server.ts";
-
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-  readonly requests: readonly SeenRequest[];
-}
-
-/** Runs one command line against a daemon that answers by `responder`. */
-async function cli(argv: readonly string[], responder: Responder = always(204)): Promise<Ran> {
-  await using server = await startSocketServer(responder);
-  const out: string[] = [];
-  const err: string[] = [];
-  const code = await runCli(argv, {
-    environment: { FIRECRACKER_HOST_ROOT_DIR: server.folder },
-    out: (text) => out.push(text),
-    err: (text) => err.push(text),
-  });
-  return { code, out: out.join("\n"), err: err.join("\n"), requests: server.requests };
-}
+import { always } from "../client/support/socket-server.ts";
+import { cli } from "./run.ts";
 
 async function keyFile(content: string): Promise<AsyncDisposable & { readonly path: string }> {
   const folder = await mkdtemp(join(tmpdir(), "computer-cli-"));
@@ -195,7 +170,7 @@ describe("computer", () => {
     assert.deepEqual(taken.requests[0]?.body, { snapshot_id: "before" });
     assert.match(taken.out, /^consistency +synced$/m);
     const listed = await cli(["snapshots", "web"], always(200, { snapshots: [snapshot] }));
-    assert.match(listed.out, /^before +web +512 MiB +synced/m);
+    assert.match(listed.out, /^before +web +512 MiB +none +synced/m);
     const shown = await cli(["get-snapshot", "before"], always(200, { snapshot }));
     assert.match(shown.out, /^disk +disk\.ext4 \(512 MiB\)$/m);
     const restored = await cli(
@@ -228,6 +203,16 @@ describe("computer", () => {
       ["create", "web", "--vcpus", "-1"],
       ["create", "web", "--ready", "later"],
       ["create", "web", "--webhook-token", "t"],
+      ["create", "web", "--cpu-template", "T9"],
+      ["create", "web", "--disk-ops", "many"],
+      ["create", "web", "--rate-limits", "[]"],
+      ["create", "web", "--rate-limits", "{"],
+      ["create", "web", "--rate-limits", "{}", "--disk-ops", "5"],
+      ["snapshot", "web", "before", "--memory", "some"],
+      ["fork"],
+      ["fork", "web", "--count", "two"],
+      ["download", "before", "disk"],
+      ["upload", "before"],
     ]) {
       const { code, err, requests } = await cli(argv);
       assert.equal(code, 2, argv.join(" "));

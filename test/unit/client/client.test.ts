@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { describe, it } from "node:test";
 import { type ComputerHostClient, createClient } from "../../../src/client/client.ts";
 import { ClientError, errorOfConnection } from "../../../src/client/client-error.ts";
 import { defaultSocketPath } from "../../../src/client/socket-path.ts";
-import { health, machine, snapshot, storageReport } from "./support/samples.ts";
+import { health, machine, snapshot, storageReport, verdict } from "./support/samples.ts";
 import { always, type Responder, startSocketServer } from "./support/socket-server.ts";
 
 interface Call {
@@ -17,6 +18,8 @@ interface Call {
 
 const create = { machine_id: "web", memory_mib: 512 };
 const restore = { machine_id: "copy" };
+const fork = { count: 2, id_prefix: "kid-" };
+const plan = { artifacts: [] };
 
 const calls: Call[] = [
   {
@@ -95,6 +98,34 @@ const calls: Call[] = [
     request: { method: "POST", path: "/machines/web/resize", body: { memory_mib: 256 } },
     answer: { status: 200, body: { machine } },
     result: machine,
+  },
+  {
+    name: "fork",
+    run: (client) => client.forkMachine("web", fork),
+    request: { method: "POST", path: "/machines/web/fork", body: fork },
+    answer: { status: 201, body: { machines: [machine] } },
+    result: { machines: [machine], created: true },
+  },
+  {
+    name: "fork whose children are there",
+    run: (client) => client.forkMachine("web", fork),
+    request: { method: "POST", path: "/machines/web/fork", body: fork },
+    answer: { status: 200, body: { machines: [machine] } },
+    result: { machines: [machine], created: false },
+  },
+  {
+    name: "verdict on a snapshot",
+    run: (client) => client.compatibility("before"),
+    request: { method: "GET", path: "/snapshots/before/compatibility" },
+    answer: { status: 200, body: verdict },
+    result: verdict,
+  },
+  {
+    name: "upload",
+    run: (client) => client.uploadSnapshot("before", plan),
+    request: { method: "POST", path: "/snapshots/before/upload", body: plan },
+    answer: { status: 200, body: { artifacts: [] } },
+    result: { artifacts: [] },
   },
   {
     name: "storage report",
@@ -218,6 +249,62 @@ describe("a call that fails", () => {
     const { code, message } = errorOfConnection("/run/x.sock", refusal);
     assert.equal(code, "daemon_unreachable");
     assert.match(message, /\/run\/x\.sock: be root, or in the group/);
+  });
+});
+
+describe("a file of a snapshot", () => {
+  const content = Buffer.from("what a guest remembers");
+  const sha256_hex = "c".repeat(64);
+  const answer =
+    (headers: Record<string, string | number>, sent: Buffer = content): Responder =>
+    (_request, response) => {
+      response.writeHead(200, headers);
+      response.end(sent);
+    };
+  const good = { etag: `"${sha256_hex}"`, "content-length": content.length };
+
+  it("comes with its size and digest, as it is read", async () => {
+    await using server = await startSocketServer(answer(good));
+    await using client = createClient(server);
+    const { bytes, ...facts } = await client.openArtifact("before", "a/b");
+    assert.deepEqual(facts, { size_bytes: content.length, sha256_hex });
+    assert.deepEqual(await buffer(bytes), content);
+    assert.equal(server.requests[0]?.path, "/snapshots/before/artifacts/a%2Fb");
+  });
+
+  it("fails when the daemon goes away in the middle", async () => {
+    await using server = await startSocketServer((_request, response) => {
+      response.writeHead(200, good);
+      response.write(content.subarray(0, 5));
+      setTimeout(() => response.destroy(), 20);
+    });
+    await using client = createClient(server);
+    const { bytes } = await client.openArtifact("before", "disk");
+    await assert.rejects(buffer(bytes), { name: "ClientError", code: "connection_lost" });
+  });
+
+  it("is refused like everything else, and not taken from something that is no daemon", async () => {
+    await using server = await startSocketServer(always(404, { error: "No.", code: "artifact_not_found" }));
+    await using client = createClient(server);
+    await assert.rejects(client.openArtifact("before", "x"), { code: "artifact_not_found", status: 404 });
+    for (const headers of [{ "content-length": content.length }, { ...good, etag: 'W/"x"' }]) {
+      await using other = await startSocketServer(answer(headers));
+      await using client2 = createClient(other);
+      await assert.rejects(client2.openArtifact("before", "x"), { code: "bad_answer" });
+    }
+  });
+
+  it("ends with the signal's own reason", async () => {
+    await using server = await startSocketServer((_request, response) => {
+      response.writeHead(200, good);
+      response.write(content.subarray(0, 5));
+    });
+    await using client = createClient(server);
+    const abort = new AbortController();
+    const { bytes } = await client.openArtifact("before", "disk", { signal: abort.signal });
+    const reason = new Error("enough");
+    setTimeout(() => abort.abort(reason), 20);
+    await assert.rejects(buffer(bytes), (error) => error === reason);
   });
 });
 

@@ -1,6 +1,6 @@
 import type { Health } from "../../../../src/contract/health.ts";
 import type { Machine } from "../../../../src/contract/machine.ts";
-import type { Snapshot } from "../../../../src/contract/snapshot.ts";
+import type { Compatibility, Snapshot } from "../../../../src/contract/snapshot.ts";
 import type { StorageReport } from "../../../../src/contract/storage.ts";
 
 export const machine: Machine = {
@@ -49,6 +49,12 @@ export const snapshot: Snapshot = {
   vcpus: 2,
   memory_mib: 512,
   artifacts: [{ id: "disk", kind: "disk", name: "disk.ext4", size_bytes: 512 * 2 ** 20 }],
+};
+
+export const verdict: Compatibility = {
+  snapshot_id: "before",
+  restorable: "disk",
+  reasons: [{ code: "cpu_features", text: "This host's CPU lacks avx512f.", prevents: "live" }],
 };
 
 export const health: Health = {
