@@ -1,4 +1,6 @@
 import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { digestInThread } from "./digest-thread.ts";
 import { openForReading } from "./owned-file.ts";
 
 export interface FileDigest {
@@ -17,6 +19,10 @@ export function sha256Of(bytes: Uint8Array | string): string {
 /** SHA-256 and length of a regular file. Throws the signal's reason when aborted. */
 export async function digestFile(path: string, signal?: AbortSignal): Promise<FileDigest> {
   await using handle = await openForReading(path);
+  return digestHandle(handle, signal);
+}
+
+async function digestHandle(handle: FileHandle, signal?: AbortSignal): Promise<FileDigest> {
   const hash = createHash("sha256");
   // One piece is read while the one before it is hashed.
   let [current, next] = [Buffer.allocUnsafe(PIECE), Buffer.allocUnsafe(PIECE)];
@@ -31,4 +37,14 @@ export async function digestFile(path: string, signal?: AbortSignal): Promise<Fi
     [current, next] = [next, current];
   }
   return { sha256: hash.digest("hex"), size_bytes: size };
+}
+
+/** Below this a thread costs more than it spares. */
+const WORTH_A_THREAD = 8 * 1024 * 1024;
+
+/** SHA-256 and length of an open file, the longer ones off the event loop. */
+export async function digestOpenFile(handle: FileHandle): Promise<FileDigest> {
+  const { size } = await handle.stat();
+  if (size >= WORTH_A_THREAD) return digestInThread({ source: handle.fd, length: size });
+  return digestHandle(handle);
 }

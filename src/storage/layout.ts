@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
+import type { ArtifactKind } from "../contract/snapshot.ts";
 
 /** Where everything lies under the daemon's root. All folders are root's, mode 0700. */
 export class Layout {
@@ -30,7 +31,7 @@ export class Layout {
     return [this.images, this.index, this.machines, this.snapshots, this.staging, this.trash];
   }
 
-  machine(id: MachineId): { folder: string; disk: string; seed: string; console: string; vmmLog: string } {
+  machine(id: MachineId): MachinePaths {
     const folder = join(this.machines, id);
     return {
       folder,
@@ -38,18 +39,52 @@ export class Layout {
       seed: join(folder, "seed.img"),
       console: join(folder, "console.log"),
       vmmLog: join(folder, "vmm.log"),
+      metrics: join(folder, "metrics.jsonl"),
+      memoryBase: join(folder, "memory-base.img"),
     };
   }
 
-  snapshot(id: SnapshotId): { folder: string; disk: string; manifest: string } {
+  snapshot(id: SnapshotId): SnapshotPaths {
     return snapshotIn(join(this.snapshots, id));
   }
 
-  stagedSnapshot(id: SnapshotId): { folder: string; disk: string; manifest: string } {
+  stagedSnapshot(id: SnapshotId): SnapshotPaths {
     return snapshotIn(join(this.staging, `snapshot-${id}`));
   }
 }
 
-function snapshotIn(folder: string): { folder: string; disk: string; manifest: string } {
-  return { folder, disk: join(folder, "disk.img"), manifest: join(folder, "manifest.json") };
+export interface MachinePaths {
+  readonly folder: string;
+  readonly disk: string;
+  readonly seed: string;
+  readonly console: string;
+  readonly vmmLog: string;
+  readonly metrics: string;
+  /** The memory of a sealed snapshot, on which the next diff stands. */
+  readonly memoryBase: string;
+}
+
+/** Names of a snapshot's files in its folder, which are those that the manifest and the artifacts have. */
+export const FILE_NAMES = {
+  disk: "disk.img",
+  memory: "memory.img",
+  vmstate: "vmstate.bin",
+  manifest: "manifest.json",
+} as const satisfies Record<ArtifactKind, string>;
+
+export interface SnapshotPaths extends Readonly<Record<ArtifactKind, string>> {
+  readonly folder: string;
+  /** What is known of the files since they were last read: see snapshot-proof.ts. */
+  readonly proof: string;
+}
+
+function snapshotIn(folder: string): SnapshotPaths {
+  return {
+    folder,
+    disk: join(folder, FILE_NAMES.disk),
+    memory: join(folder, FILE_NAMES.memory),
+    vmstate: join(folder, FILE_NAMES.vmstate),
+    manifest: join(folder, FILE_NAMES.manifest),
+    proof: join(folder, "proof.json"),
+  };
 }

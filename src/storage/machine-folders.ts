@@ -1,4 +1,4 @@
-import { mkdir, rm } from "node:fs/promises";
+import { link, mkdir, rename, rm } from "node:fs/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { removeTree, syncDirectory } from "../system/files.ts";
@@ -56,9 +56,9 @@ export class MachineFolders {
   }
 
   async handOver(id: MachineId, uid: number, gid: number): Promise<void> {
-    const { disk, console: consoleLog, vmmLog } = this.#layout.machine(id);
+    const { disk, console: consoleLog, vmmLog, metrics } = this.#layout.machine(id);
     try {
-      for (const path of [consoleLog, vmmLog]) {
+      for (const path of [consoleLog, vmmLog, metrics]) {
         await rm(path, { force: true });
         await using handle = await createFile(path, 0o600);
         await handle.chown(uid, gid);
@@ -89,6 +89,28 @@ export class MachineFolders {
     } catch (error) {
       throw storageError(error, "Growing the disk");
     }
+  }
+
+  /**
+   * Links `memory`, a sealed file, as the memory that the machine's next diff stands on; one that is there stays until
+   * this one is in its place. Not made durable: a loss of power ends the guest, and with it the use of its base.
+   */
+  async keepMemoryBase(id: MachineId, memory: string): Promise<void> {
+    const { memoryBase } = this.#layout.machine(id);
+    const fresh = `${memoryBase}.new`;
+    try {
+      await rm(fresh, { force: true });
+      await link(memory, fresh);
+      await rename(fresh, memoryBase);
+      // A rename onto another name of the same file does nothing at all, and leaves both.
+      await rm(fresh, { force: true });
+    } catch (error) {
+      throw storageError(error, "Keeping the snapshot's memory for the next diff");
+    }
+  }
+
+  async dropMemoryBase(id: MachineId): Promise<void> {
+    await rm(this.#layout.machine(id).memoryBase, { force: true });
   }
 
   async remove(id: MachineId): Promise<void> {

@@ -2,6 +2,7 @@ import { readdir, statfs } from "node:fs/promises";
 import { AppError } from "../contract/errors.ts";
 import { type MachineId, type SnapshotId, isId, machineId, snapshotId } from "../contract/ids.ts";
 import type { Artifact } from "../contract/machine.ts";
+import type { Manifest, ManifestDraft } from "../model/manifest.ts";
 import type { ImageRef } from "../model/records.ts";
 import type { Log } from "../system/log.ts";
 import { type ArtifactSettings, Artifacts } from "./artifacts.ts";
@@ -12,11 +13,13 @@ import { prepareFilesystem } from "./filesystem.ts";
 import { Initrds } from "./initrd.ts";
 import { Layout } from "./layout.ts";
 import { LocalImages } from "./local-image.ts";
+import { boundLog } from "./log-bound.ts";
 import { MachineFolders } from "./machine-folders.ts";
 import { SharedWork } from "./shared-work.ts";
-import { SnapshotFolders } from "./snapshot-folders.ts";
+import { SealedSnapshots } from "./sealed-snapshots.ts";
+import { SnapshotStaging, type VmmOwner } from "./snapshot-staging.ts";
 import { tailOf } from "./tail.ts";
-import type { CloneMode, FinishedSnapshot, MadeDisk, Storage, StorageUsage } from "./types.ts";
+import type { CloneMode, FinishedSnapshot, MachineFiles, MadeDisk, Storage, StorageUsage } from "./types.ts";
 import { measure } from "./usage.ts";
 
 export interface StorageOptions {
@@ -48,13 +51,14 @@ interface Opened {
   readonly initrds: Initrds;
   readonly images: LocalImages;
   readonly artifacts: Artifacts;
-  readonly snapshots: SnapshotFolders;
+  readonly staging: SnapshotStaging;
 }
 
 class StorageRoom implements Storage {
   readonly #options: StorageOptions;
   readonly #layout: Layout;
   readonly #machines: MachineFolders;
+  readonly #snapshots: SealedSnapshots;
   readonly #usage = new SharedWork<StorageUsage>();
   #parts: Opened | undefined;
 
@@ -62,6 +66,7 @@ class StorageRoom implements Storage {
     this.#options = options;
     this.#layout = new Layout(options.rootDir);
     this.#machines = new MachineFolders(this.#layout);
+    this.#snapshots = new SealedSnapshots(this.#layout);
   }
 
   async open(): Promise<void> {
@@ -88,7 +93,7 @@ class StorageRoom implements Storage {
       initrds,
       images: new LocalImages(imageDir, store, initrds),
       artifacts: new Artifacts(store, { ...FETCH_LIMITS, ...artifacts, fileUrlDirs }),
-      snapshots: new SnapshotFolders(this.#layout, cloner),
+      staging: new SnapshotStaging(this.#layout, cloner),
     };
   }
 
@@ -170,7 +175,7 @@ class StorageRoom implements Storage {
     id: MachineId,
     sizeBytes: number | undefined,
   ): Promise<MadeDisk> {
-    const disk = await this.#opened.snapshots.disk(snapshot);
+    const disk = await this.#snapshots.disk(snapshot);
     return this.#opened.cloner.cloneDisk(disk, this.#layout.machine(id).disk, sizeBytes);
   }
 
@@ -190,9 +195,14 @@ class StorageRoom implements Storage {
     return this.#machines.takeBack(id);
   }
 
-  machineFiles(id: MachineId): { disk: string; seed: string; console: string; vmmLog: string } {
-    const { disk, seed, console: consoleLog, vmmLog } = this.#layout.machine(id);
-    return { disk, seed, console: consoleLog, vmmLog };
+  machineFiles(id: MachineId): MachineFiles {
+    const { disk, seed, console: consoleLog, vmmLog, metrics } = this.#layout.machine(id);
+    return { disk, seed, console: consoleLog, vmmLog, metrics };
+  }
+
+  async boundLogs(id: MachineId): Promise<void> {
+    const { console: consoleLog, vmmLog, metrics } = this.#layout.machine(id);
+    for (const path of [consoleLog, vmmLog, metrics]) await boundLog(path);
   }
 
   tail(path: string, maxBytes: number): Promise<string> {
@@ -208,15 +218,46 @@ class StorageRoom implements Storage {
   }
 
   stageSnapshot(machine: MachineId, id: SnapshotId): Promise<MadeDisk> {
-    return this.#opened.snapshots.stage(machine, id);
+    return this.#opened.staging.stageDisk(machine, id);
   }
 
-  finishSnapshot(id: SnapshotId, manifest: object): Promise<FinishedSnapshot> {
-    return this.#opened.snapshots.finish(id, manifest);
+  stageMemory(
+    machine: MachineId,
+    id: SnapshotId,
+    kind: "full" | "diff",
+    owner: VmmOwner,
+  ): Promise<{ state: string; memory: string }> {
+    return this.#opened.staging.stageMemory(machine, id, kind, owner);
   }
 
-  removeSnapshot(id: SnapshotId): Promise<void> {
-    return this.#opened.snapshots.remove(id);
+  finishSnapshot(id: SnapshotId, manifest: ManifestDraft): Promise<FinishedSnapshot> {
+    return this.#opened.staging.finish(id, manifest);
+  }
+
+  readManifest(id: SnapshotId): Promise<Manifest> {
+    return this.#snapshots.manifest(id);
+  }
+
+  checkSnapshot(id: SnapshotId, what: "disk" | "all"): Promise<void> {
+    return this.#snapshots.check(id, what);
+  }
+
+  memoryFiles(id: SnapshotId): Promise<{ memory: string; vmstate: string }> {
+    return this.#snapshots.memoryFiles(id);
+  }
+
+  async keepMemoryBase(machine: MachineId, id: SnapshotId): Promise<void> {
+    const { memory } = await this.#snapshots.memoryFiles(id);
+    return this.#machines.keepMemoryBase(machine, memory);
+  }
+
+  dropMemoryBase(machine: MachineId): Promise<void> {
+    return this.#machines.dropMemoryBase(machine);
+  }
+
+  async removeSnapshot(id: SnapshotId): Promise<void> {
+    await this.#opened.staging.remove(id);
+    await this.#snapshots.remove(id);
   }
 
   async list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }> {

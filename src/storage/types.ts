@@ -23,7 +23,7 @@ export interface StorageUsage {
   readonly total_bytes: number;
   readonly free_bytes: number;
   readonly images: Usage & { readonly files: number };
-  /** The disk of each machine that has one, by id. */
+  /** Disk and memory base of each machine that has one, by id. */
   readonly machines: readonly (Usage & { readonly id: MachineId })[];
   /** All files of each finished snapshot, by id. */
   readonly snapshots: readonly (Usage & { readonly id: SnapshotId })[];
@@ -163,7 +163,10 @@ export interface Storage {
    * initrd must be in the store. Throws `bad_request` (no download_url, no digest, two of a kind), `artifact_refused`,
    * `snapshot_unavailable`, `snapshot_invalid`, `snapshot_exists`, `disk_full`, or the signal's reason.
    */
-  fetchSnapshot(remote: RemoteSnapshot, signal?: AbortSignal): Promise<FinishedSnapshot & { manifest_content: Manifest }>;
+  fetchSnapshot(
+    remote: RemoteSnapshot,
+    signal?: AbortSignal,
+  ): Promise<FinishedSnapshot & { manifest_content: Manifest }>;
   /** Removes the snapshot, staged or finished, if it is there. */
   removeSnapshot(id: SnapshotId): Promise<void>;
 

@@ -19,8 +19,9 @@ export async function measure(layout: Layout): Promise<StorageUsage> {
   const images = await usageOfFiles(layout.images);
   const machines = await inTurn((await readdir(layout.machines)).filter(isId).sort(), async (name) => {
     const id = machineId(name);
-    const disk = await usageOfFile(layout.machine(id).disk);
-    return disk === undefined ? [] : [{ id, ...disk }];
+    const { disk, memoryBase } = layout.machine(id);
+    const found = [await usageOfFile(disk), await usageOfFile(memoryBase)].filter((one) => one !== undefined);
+    return found.length === 0 ? [] : [{ id, ...sum(found) }];
   });
   const snapshots = await inTurn((await readdir(layout.snapshots)).filter(isId).sort(), async (name) => {
     const id = snapshotId(name);
@@ -47,10 +48,13 @@ async function usageOfFiles(folder: string): Promise<Usage & { files: number }> 
     const usage = await usageOfFile(join(folder, name));
     return usage === undefined ? [] : [usage];
   });
+  return { files: found.length, ...sum(found) };
+}
+
+function sum(usages: readonly Usage[]): Usage {
   return {
-    files: found.length,
-    apparent_bytes: found.reduce((sum, { apparent_bytes }) => sum + apparent_bytes, 0),
-    used_bytes: found.reduce((sum, { used_bytes }) => sum + used_bytes, 0),
+    apparent_bytes: usages.reduce((total, { apparent_bytes }) => total + apparent_bytes, 0),
+    used_bytes: usages.reduce((total, { used_bytes }) => total + used_bytes, 0),
   };
 }
 
