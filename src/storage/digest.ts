@@ -19,7 +19,7 @@ export function sha256Of(bytes: Uint8Array | string): string {
 /** SHA-256 and length of a regular file. Throws the signal's reason when aborted. */
 export async function digestFile(path: string, signal?: AbortSignal): Promise<FileDigest> {
   await using handle = await openForReading(path);
-  return digestHandle(handle, signal);
+  return await digestHandle(handle, signal);
 }
 
 async function digestHandle(handle: FileHandle, signal?: AbortSignal): Promise<FileDigest> {

@@ -15,7 +15,7 @@ export async function sealFile(path: string): Promise<FileDigest> {
   await handle.chown(0, 0);
   await handle.chmod(0o444);
   await handle.sync();
-  return digestOpenFile(handle);
+  return await digestOpenFile(handle);
 }
 
 /** Digests of the sealed files that a staging folder holds, by kind. */
