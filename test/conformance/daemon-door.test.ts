@@ -1,112 +1,12 @@
 import assert from "node:assert/strict";
-import {
-  chownSync,
-  copyFileSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { silentLog } from "../../src/system/log.ts";
-import type { GuestHardware, LaunchSpec, Vmms } from "../../src/vmm/types.ts";
-import { createVmms } from "../../src/vmm/vmms.ts";
-import { vmmsContract, type VmmsUnderTest } from "../support/contracts/vmms.ts";
-import { NetworkNamespace } from "./support/netns.ts";
+import type { LaunchSpec, SaveTarget, Vmm } from "../../src/vmm/types.ts";
+import { vmmsContract } from "../support/contracts/vmms.ts";
+import { call, expectBody, expectDone } from "./support/api.ts";
+import { type DaemonRoom, HARDWARE, MIB, roomOnPair } from "./support/daemon-room.ts";
+import { join } from "node:path";
 import { pair } from "./support/pair.ts";
-import { Console, tinyGuest } from "./support/tiny-guest.ts";
-import { WorkDir } from "./support/workdir.ts";
-
-const UID = 200_321;
-const MIB = 1024 * 1024;
-
-const HARDWARE: GuestHardware = {
-  vcpus: 1,
-  memory_mib: 64,
-  kernel_path: "/kernel",
-  initrd_path: "/initrd",
-  boot_args: "console=ttyS0 tiny=count",
-  disk_path: "/disk",
-  seed_path: "/seed",
-  console_path: "/console",
-  tap_device: "tap0",
-  guest_mac: "06:00:ac:10:00:02",
-  io_engine: "Sync",
-};
-
-/** The daemon's vmm room on the pair under test, each VMM in a network namespace of its own. */
-async function roomOnPair(): Promise<
-  VmmsUnderTest & { readonly dir: WorkDir; console(spec: LaunchSpec): Console }
-> {
-  const undo = new AsyncDisposableStack();
-  const dir = undo.use(new WorkDir());
-  const restart = async (): Promise<Vmms> => {
-    const vmms = createVmms({
-      rootDir: dir.path,
-      tag: "c0ffee",
-      firecrackerPath: pair.firecracker,
-      jailerPath: pair.jailer,
-      fallback: { firecrackerPath: "/none", jailerPath: "/none", label: "none", reason: "never taken" },
-      searchPath: [],
-      cgroupParent: `door-${dir.path.slice(-6)}`,
-      log: silentLog,
-    });
-    await vmms.open();
-    return vmms;
-  };
-  const vmms = await restart();
-  const specs: LaunchSpec[] = [];
-  undo.defer(async () => {
-    for (const spec of specs) await vmms.release(spec);
-  });
-  const file = (name: string, owner: number, bytes: number): string => {
-    const path = dir.file(name);
-    writeFileSync(path, "", { mode: owner === 0 ? 0o444 : 0o600 });
-    truncateSync(path, bytes);
-    chownSync(path, owner, owner);
-    return path;
-  };
-  const spec = async (): Promise<LaunchSpec> => {
-    const netns = undo.use(new NetworkNamespace());
-    netns.addTap("tap0", UID);
-    const jail_id = vmms.newJailId();
-    const kernel = dir.file(`${jail_id}-kernel`);
-    copyFileSync(tinyGuest(), kernel);
-    const made: LaunchSpec = {
-      jail_id,
-      uid: UID,
-      gid: UID,
-      netns_path: netns.path,
-      files: [
-        { source: kernel, path: "/kernel" },
-        { source: file(`${jail_id}-initrd`, 0, 4096), path: "/initrd" },
-        { source: file(`${jail_id}-disk`, UID, MIB), path: "/disk" },
-        { source: file(`${jail_id}-seed`, 0, 65_536), path: "/seed" },
-        { source: file(`${jail_id}-console`, UID, 0), path: "/console" },
-        { source: file(`${jail_id}-log`, UID, 0), path: "/vmm.log" },
-      ],
-      log_path: "/vmm.log",
-      limits: { fsize_bytes: 256 * MIB, no_file: 4096 },
-      cgroup: { memory_bytes: 320 * MIB, cpus: 1, pids: 128 },
-    };
-    specs.push(made);
-    return await Promise.resolve(made);
-  };
-  return {
-    dir,
-    vmms,
-    hardware: HARDWARE,
-    guestListens: false,
-    waitMs: 20_000,
-    spec,
-    restart,
-    console: ({ jail_id }) => new Console(dir.file(`${jail_id}-console`)),
-    die: ({ ref }) => process.kill(ref.process.pid, "SIGKILL"),
-    [Symbol.asyncDispose]: async () => await undo.disposeAsync(),
-  };
-}
 
 vmmsContract("the daemon's vmm room", roomOnPair);
 
@@ -160,4 +60,129 @@ test("the daemon's vmm room: a guest that resets ends its VMM, which is told, an
   // The daemon is not the VMM's parent: this line is how it learns.
   assert.match(readFileSync(room.dir.file(`${spec.jail_id}-log`), "utf8"), /exiting successfully/);
   await room.vmms.release(vmm.ref);
+});
+
+/** A guest that had counted to at least 3 and stands still. */
+async function pausedGuest(room: DaemonRoom): Promise<{ vmm: Vmm; spec: LaunchSpec; tick: number }> {
+  const spec = await room.spec();
+  const vmm = await room.vmms.launch(spec);
+  await vmm.boot(HARDWARE);
+  const console = room.console(spec);
+  await console.waitForTick(3);
+  await vmm.pause();
+  return { vmm, spec, tick: console.lastTick() };
+}
+
+function socketOf(room: DaemonRoom, spec: LaunchSpec): string {
+  return join(room.jail(spec), "run", "api.sock");
+}
+
+/** The guest that was saved, going on in a jail of its own. */
+async function wokenGuest(room: DaemonRoom, saved: SaveTarget): Promise<{ vmm: Vmm; spec: LaunchSpec }> {
+  const { spec, frozen } = await room.thaw(saved);
+  const vmm = await room.vmms.launch(spec);
+  await vmm.load(frozen);
+  await vmm.resume();
+  return { vmm, spec };
+}
+
+test("the daemon's vmm room: a saved guest goes on in two other jails, and from a diff where one of them was", async () => {
+  await using room = await roomOnPair();
+  const source = await pausedGuest(room);
+  const full = await room.target();
+  await source.vmm.save(full, HARDWARE.memory_mib);
+  assert.ok(statSync(full.memory).size >= HARDWARE.memory_mib * MIB);
+  for (const name of readdirSync(room.jail(source.spec))) assert.doesNotMatch(name, /^save-/);
+  const one = await wokenGuest(room, full);
+  const two = await wokenGuest(room, full);
+  for (const { spec } of [one, two]) {
+    await room.console(spec).waitForTick(source.tick + 5);
+    assert.doesNotMatch(room.console(spec).text(), /tiny-guest up/);
+  }
+  await one.vmm.pause();
+  const tick = room.console(one.spec).lastTick();
+  const diff = await room.target(full);
+  await one.vmm.save(diff, HARDWARE.memory_mib);
+  const again = await wokenGuest(room, diff);
+  await room.console(again.spec).waitForTick(tick + 2);
+  const first = Number(/tick (\d+)\n/.exec(room.console(again.spec).text())?.[1]);
+  assert.ok(first <= tick + 2, `went on at ${first}, was at ${tick}`);
+  await source.vmm.resume();
+  await room.console(source.spec).waitForTick(source.tick + 2);
+});
+
+test("the daemon's vmm room: a woken guest is served the metadata it was given anew", async () => {
+  await using room = await roomOnPair();
+  const source = await pausedGuest(room);
+  const full = await room.target();
+  await source.vmm.save(full, HARDWARE.memory_mib);
+  const { spec, frozen } = await room.thaw(full);
+  const vmm = await room.vmms.launch(spec);
+  const metadata = { latest: { "meta-data": { "instance-id": "another" } } };
+  await vmm.load({ ...frozen, metadata });
+  const served = async (of: LaunchSpec): Promise<unknown> =>
+    expectBody(await call(socketOf(room, of), "GET", "/mmds"));
+  assert.deepEqual(await served(spec), metadata);
+  assert.deepEqual(await served(source.spec), HARDWARE.metadata);
+});
+
+test("the daemon's vmm room: a load of a damaged state fails in the VMM's words, with its log, and ends it", async () => {
+  await using room = await roomOnPair();
+  const source = await pausedGuest(room);
+  const full = await room.target();
+  await source.vmm.save(full, HARDWARE.memory_mib);
+  writeFileSync(full.state, "nonsense".repeat(1000));
+  const { spec, frozen } = await room.thaw(full);
+  const vmm = await room.vmms.launch(spec);
+  await assert.rejects(vmm.load(frozen), (error: Error & { details?: Record<string, unknown> }) => {
+    assert.match(error.message, /^The VMM refused PUT \/snapshot\/load: Load snapshot error: /);
+    assert.match(String(error.details?.["vmm_log"]), /\/snapshot\/load/);
+    return "code" in error && error.code === "vmm_failed";
+  });
+  assert.equal(await vmm.waitGone(20_000), true);
+});
+
+test("the daemon's vmm room: a save onto a full disk says so, and the guest goes on", async () => {
+  await using room = await roomOnPair({ diskMib: 128 });
+  const { vmm, spec, tick } = await pausedGuest(room);
+  // A connection that is open keeps the filesystem busy.
+  await using undo = new AsyncDisposableStack();
+  undo.defer(async () => await vmm.kill());
+  const target = await room.target();
+  const filler = room.dir.file("filler");
+  const { bavail, bsize } = statfsSync(room.dir.path);
+  writeFileSync(filler, Buffer.alloc(bavail * bsize - 64 * 1024));
+  await assert.rejects(vmm.save(target, HARDWARE.memory_mib), { code: "disk_full" });
+  for (const name of readdirSync(room.jail(spec))) assert.doesNotMatch(name, /^save-/);
+  rmSync(filler);
+  await vmm.save(target, HARDWARE.memory_mib);
+  await vmm.resume();
+  await room.console(spec).waitForTick(tick + 2);
+});
+
+test("the daemon's vmm room: a guest on a PCI bus is saved and woken too", async () => {
+  await using room = await roomOnPair();
+  const spec = { ...(await room.spec()), pci: true };
+  const vmm = await room.vmms.launch(spec);
+  await vmm.boot({ ...HARDWARE, options: { ...HARDWARE.options, pci: true } });
+  const console = room.console(spec);
+  await console.waitForTick(2);
+  await vmm.pause();
+  const full = await room.target();
+  await vmm.save(full, HARDWARE.memory_mib);
+  const { spec: other, frozen } = await room.thaw(full);
+  const woken = await room.vmms.launch({ ...other, pci: true });
+  await woken.load(frozen);
+  await woken.resume();
+  await room.console(other).waitForTick(console.lastTick() + 2);
+});
+
+test("the daemon's vmm room: the VMM's metrics go to the file that was made for them", async () => {
+  await using room = await roomOnPair();
+  const spec = await room.spec();
+  const vmm = await room.vmms.launch(spec);
+  await vmm.boot(HARDWARE);
+  expectDone(await call(socketOf(room, spec), "PUT", "/actions", { action_type: "FlushMetrics" }));
+  const metrics = readFileSync(room.dir.file(`${spec.jail_id}-metrics`), "utf8");
+  assert.ok(JSON.parse(metrics.trim().split("\n")[0] ?? ""));
 });

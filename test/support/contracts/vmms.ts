@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
-import type { GuestHardware, LaunchSpec, Vmm, Vmms } from "../../../src/vmm/types.ts";
+import type {
+  FrozenGuest,
+  GuestHardware,
+  LaunchSpec,
+  SaveTarget,
+  Vmm,
+  Vmms,
+} from "../../../src/vmm/types.ts";
 
 /** A vmm room and what a test needs around it. */
 export interface VmmsUnderTest extends AsyncDisposable {
@@ -12,6 +19,10 @@ export interface VmmsUnderTest extends AsyncDisposable {
   /** How long a death may take to be told, in milliseconds. Default 2,000. */
   readonly waitMs?: number;
   spec(): Promise<LaunchSpec>;
+  /** Two files for a save, as storage makes them: empty, or the memory a copy of the base's for a diff. */
+  target(base?: SaveTarget): Promise<SaveTarget>;
+  /** A new launch whose jail holds what was saved, and how to wake it there. */
+  thaw(saved: SaveTarget): Promise<{ spec: LaunchSpec; frozen: FrozenGuest }>;
   /** A room of a daemon that starts again beside the VMMs that run. */
   restart(): Promise<Vmms>;
   /** Lets the VMM die by itself. */
@@ -70,6 +81,97 @@ export function vmmsContract(
     await vmm.boot(room.hardware);
     await assert.rejects(vmm.boot(room.hardware), { code: "vmm_failed" });
     await room.vmms.release(vmm.ref);
+  });
+
+  check(
+    "a paused guest is saved and goes on; two others are woken from it, paused, and saved again",
+    async (room) => {
+      const source = await room.vmms.launch(await room.spec());
+      await source.boot(room.hardware);
+      await source.pause();
+      const full = await room.target();
+      await source.save(full, room.hardware.memory_mib);
+      await source.resume();
+      const woken = await Promise.all([wake(room, full), wake(room, full)]);
+      for (const vmm of woken) {
+        await vmm.resume();
+        await vmm.pause();
+      }
+      const diff = await room.target(full);
+      await woken[0].save(diff, room.hardware.memory_mib);
+      const again = await wake(room, diff);
+      await again.resume();
+      for (const { ref } of [source, ...woken, again]) await room.vmms.release(ref);
+      assert.deepEqual(await room.vmms.listJails(), []);
+    },
+  );
+
+  check("only what is paused is saved, and only what is new is woken", async (room) => {
+    const vmm = await room.vmms.launch(await room.spec());
+    const target = await room.target();
+    const save = async (): Promise<void> => await vmm.save(target, room.hardware.memory_mib);
+    await assert.rejects(save(), { code: "vmm_failed" });
+    await vmm.boot(room.hardware);
+    await assert.rejects(save(), { code: "vmm_failed" });
+    const { frozen } = await room.thaw(await room.target());
+    await assert.rejects(vmm.load(frozen), { code: "vmm_failed" });
+    await vmm.pause();
+    await save();
+    await vmm.resume();
+    await room.vmms.release(vmm.ref);
+  });
+
+  check("a load that cannot be ends the VMM", async (room) => {
+    const { spec, frozen } = await room.thaw(await room.target());
+    const vmm = await room.vmms.launch(spec);
+    await assert.rejects(vmm.load({ ...frozen, state_path: "/missing" }), { code: "vmm_failed" });
+    assert.equal(await vmm.waitGone(room.waitMs ?? 2000), true);
+    await room.vmms.release(vmm.ref);
+    assert.deepEqual(await room.vmms.listJails(), []);
+  });
+
+  check("a load that is aborted throws the reason", async (room) => {
+    const { spec, frozen } = await room.thaw(await room.target());
+    const vmm = await room.vmms.launch(spec);
+    const reason = new Error("changed my mind");
+    await assert.rejects(vmm.load(frozen, AbortSignal.abort(reason)), reason);
+    await room.vmms.release(vmm.ref);
+  });
+
+  check("a disk that grew is told to a guest that is there", async (room) => {
+    const vmm = await room.vmms.launch(await room.spec());
+    await assert.rejects(vmm.diskGrew(), { code: "vmm_failed" });
+    await vmm.boot(room.hardware);
+    await vmm.diskGrew();
+    await vmm.pause();
+    await vmm.diskGrew();
+    await room.vmms.release(vmm.ref);
+  });
+
+  check("after a restart a woken VMM is adopted like any other", async (room) => {
+    const source = await room.vmms.launch(await room.spec());
+    await source.boot(room.hardware);
+    await source.pause();
+    const full = await room.target();
+    await source.save(full, room.hardware.memory_mib);
+    const woken = await wake(room, full);
+    await woken.resume();
+    await woken.detach();
+    const vmms = await room.restart();
+    const adopted = await vmms.adopt(woken.ref);
+    assert.ok(adopted);
+    await adopted.pause();
+    await adopted.save(await room.target(full), room.hardware.memory_mib);
+    await adopted.diskGrew();
+    await adopted.resume();
+    assert.equal(woken.gone.aborted, false);
+    for (const { ref } of [source, adopted]) await vmms.release(ref);
+    assert.deepEqual(await vmms.listJails(), []);
+  });
+
+  check("the format of snapshots is known", async (room) => {
+    assert.match(room.vmms.snapshotFormat, /^\d+\.\d+\.\d+/);
+    await Promise.resolve();
   });
 
   check("a death is told at once, and later calls fail as the VMM's failure", async (room) => {
@@ -158,4 +260,12 @@ export function vmmsContract(
     await Promise.all(vmms.map((vmm) => room.vmms.release(vmm.ref)));
     assert.deepEqual(await room.vmms.listJails(), []);
   });
+}
+
+/** A VMM with the guest that was saved, which stands still. */
+async function wake(room: VmmsUnderTest, saved: SaveTarget): Promise<Vmm> {
+  const { spec, frozen } = await room.thaw(saved);
+  const vmm = await room.vmms.launch(spec);
+  await vmm.load(frozen);
+  return vmm;
 }

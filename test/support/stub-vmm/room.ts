@@ -1,9 +1,9 @@
-import { chown, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chown, copyFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { silentLog } from "../../../src/system/log.ts";
 import { run } from "../../../src/system/run.ts";
-import type { GuestHardware, LaunchSpec, Vmms } from "../../../src/vmm/types.ts";
+import type { FrozenGuest, GuestHardware, LaunchSpec, SaveTarget, Vmms } from "../../../src/vmm/types.ts";
 import { createVmms } from "../../../src/vmm/vmms.ts";
 import { type StubPair, stubPair } from "./build.ts";
 
@@ -20,8 +20,37 @@ export const HARDWARE: GuestHardware = {
   console_path: "/console",
   tap_device: "tap0",
   guest_mac: "06:00:ac:10:00:02",
-  io_engine: "Sync",
+  options: {
+    io_engine: "Sync",
+    pci: false,
+    huge_pages: "None",
+    smt: false,
+    track_dirty_pages: true,
+  },
+  metadata: { latest: { "meta-data": { "instance-id": "stub" } } },
 };
+
+/** How a guest is woken that was saved into `target`, in the jail of `spec`. */
+export function thawing(spec: LaunchSpec, target: SaveTarget): { spec: LaunchSpec; frozen: FrozenGuest } {
+  return {
+    spec: {
+      ...spec,
+      files: [
+        ...spec.files,
+        { source: target.state, path: "/state" },
+        { source: target.memory, path: "/memory" },
+      ],
+    },
+    frozen: {
+      state_path: "/state",
+      memory_path: "/memory",
+      console_path: HARDWARE.console_path,
+      tap_device: HARDWARE.tap_device,
+      track_dirty_pages: true,
+      metadata: HARDWARE.metadata,
+    },
+  };
+}
 
 /** A vmm room on the stub pair, in a root folder and a network namespace of its own. */
 export interface StubRoom extends AsyncDisposable {
@@ -33,6 +62,8 @@ export interface StubRoom extends AsyncDisposable {
   restart(): Promise<Vmms>;
   /** A new launch; `rules` tell the VMM to misbehave, see stub-firecracker.c. */
   spec(rules?: string): Promise<LaunchSpec>;
+  /** Two files for a save: empty, or the memory a copy of a base's. */
+  target(base?: SaveTarget): Promise<SaveTarget>;
   /** The VMM's log of a launch: one line a request. */
   logOf(spec: LaunchSpec): Promise<string>;
   /** What is left on the host: jails, trash, cgroups. */
@@ -90,11 +121,31 @@ export async function stubRoom(options: { launchTimeoutMs?: number } = {}): Prom
         await make("stub.conf", 0, rules),
         await make("console", VMM_UID, ""),
         await make("vmm.log", VMM_UID, ""),
+        await make("metrics", VMM_UID, ""),
       ],
       log_path: "/vmm.log",
-      limits: { fsize_bytes: 1024 * 1024, no_file: 64 },
-      cgroup: { memory_bytes: 64 * 1024 * 1024, cpus: 1.5, pids: 16 },
+      metrics_path: "/metrics",
+      limits: {
+        fsize_bytes: 256 * 1024 * 1024,
+        no_file: 64,
+        memory_bytes: 64 * 1024 * 1024,
+        cpus: 1.5,
+        pids: 16,
+      },
+      pci: false,
     };
+  };
+
+  let targets = 0;
+  const target = async (base?: SaveTarget): Promise<SaveTarget> => {
+    targets += 1;
+    const state = join(rootDir, `save-${targets}.state`);
+    const memory = join(rootDir, `save-${targets}.memory`);
+    await writeFile(state, "");
+    if (base === undefined) await writeFile(memory, "");
+    else await copyFile(base.memory, memory);
+    for (const path of [state, memory]) await chown(path, VMM_UID, VMM_UID);
+    return { kind: base === undefined ? "full" : "diff", state, memory };
   };
 
   return {
@@ -104,6 +155,7 @@ export async function stubRoom(options: { launchTimeoutMs?: number } = {}): Prom
     vmms,
     restart,
     spec,
+    target,
     logOf: async (launched) => await readFile(join(rootDir, `${launched.jail_id}-vmm.log`), "utf8"),
     leftovers: async () => [...(await filesIn(rootDir)), ...(await cgroupsOf(tag))],
     [Symbol.asyncDispose]: async () => await undo.disposeAsync(),

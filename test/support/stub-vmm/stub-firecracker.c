@@ -2,12 +2,15 @@
  * A VMM without a guest: takes Firecracker's flags and answers its API at once, so that what drives it can be tested in
  * milliseconds. Each request is a line in the log. /stub.conf in the jail tells it to misbehave, a line a rule:
  *   start hang|exit            never opens its socket, or ends before it
- *   PUT /path refuse|garbage|hang|break|exit|chatter
+ *   PUT /path refuse|full|garbage|hang|break|exit|chatter
  *   ctrl-alt-del ends          the key press ends it, as a guest that listens would
  *   watch chatter              says something unasked on each new connection
  *   watch drop                 drops connections that ask nothing, and lives on
+ * A snapshot's state file holds what was configured. Its memory file has the guest's size; a full one says "full" at the
+ * start of its first two pages, a diff says "diff" at the start of the second and touches nothing else.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -32,7 +35,9 @@ static struct connection connections[CONNECTIONS];
 static FILE *log_file;
 static const char *instance_id = "anonymous-instance";
 static const char *state = "Not started";
-static int has_kernel;
+static int has_kernel, is_configured;
+static int mem_size_mib;
+static char disk_path[256];
 static char rules[8192];
 
 /* What the rule for `key` says, or an empty string. */
@@ -77,6 +82,8 @@ static int misbehave(struct connection *c, const char *how)
 {
     if (strcmp(how, "refuse") == 0)
         refuse(c, "The stub was told to refuse this.");
+    else if (strcmp(how, "full") == 0)
+        refuse(c, "Cannot write memory file: No space left on device (os error 28)");
     else if (strcmp(how, "garbage") == 0)
         answer(c, 400, "{ \"error\": \"Invalid\nbody\x1b[31m\" }");
     else if (strcmp(how, "hang") == 0)
@@ -93,6 +100,64 @@ static int misbehave(struct connection *c, const char *how)
     return 1;
 }
 
+/* Copies the string `name` of a flat JSON body; returns 0 when there is none. */
+static int text_of(const char *body, const char *name, char out[256])
+{
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\":\"", name);
+    const char *value = strstr(body, key);
+    return value != NULL && sscanf(value + strlen(key), "%255[^\"]", out) == 1;
+}
+
+static void remember(const char *path, const char *body)
+{
+    const char *size = strstr(body, "\"mem_size_mib\":");
+    if (strcmp(path, "/boot-source") == 0)
+        has_kernel = 1;
+    if (size != NULL)
+        mem_size_mib = atoi(size + 15);
+    if (strcmp(path, "/drives/rootfs") == 0)
+        text_of(body, "path_on_host", disk_path);
+    if (strcmp(path, "/serial") != 0 && strcmp(path, "/mmds") != 0)
+        is_configured = 1;
+}
+
+static int write_snapshot(const char *body)
+{
+    char state_path[256], memory_path[256];
+    if (!text_of(body, "snapshot_path", state_path) || !text_of(body, "mem_file_path", memory_path))
+        return EINVAL;
+    FILE *file = fopen(state_path, "w");
+    if (file == NULL)
+        return errno;
+    fprintf(file, "%d %s\n", mem_size_mib, disk_path);
+    fclose(file);
+    int is_full = strstr(body, "\"Diff\"") == NULL;
+    int fd = open(memory_path, O_WRONLY | O_CREAT, 0600);
+    if (fd < 0)
+        return errno;
+    int failed = ftruncate(fd, (off_t)mem_size_mib << 20) != 0 ||
+                 (is_full && pwrite(fd, "full", 4, 0) != 4) ||
+                 pwrite(fd, is_full ? "full" : "diff", 4, 4096) != 4;
+    int why = failed ? errno : 0;
+    close(fd);
+    return why;
+}
+
+static int read_snapshot(const char *body)
+{
+    char state_path[256], memory_path[256];
+    struct stat memory;
+    if (!text_of(body, "snapshot_path", state_path) || !text_of(body, "backend_path", memory_path))
+        return EINVAL;
+    FILE *file = fopen(state_path, "r");
+    if (file == NULL || stat(memory_path, &memory) != 0)
+        return errno;
+    int found = fscanf(file, "%d %255s", &mem_size_mib, disk_path);
+    fclose(file);
+    return found == 2 && memory.st_size == (off_t)mem_size_mib << 20 ? 0 : EINVAL;
+}
+
 static void serve(struct connection *c, const char *method, const char *path, const char *body)
 {
     char key[300], text[512];
@@ -101,29 +166,36 @@ static void serve(struct connection *c, const char *method, const char *path, co
     snprintf(key, sizeof key, "%s %s", method, path);
     if (misbehave(c, rule(key)))
         return;
-    int started = strcmp(state, "Not started") != 0;
+    int started = strcmp(state, "Not started") != 0, why;
     if (strcmp(key, "GET /") == 0) {
         snprintf(text, sizeof text,
                  "{\"id\":\"%s\",\"state\":\"%s\",\"vmm_version\":\"1.17.0\",\"app_name\":\"Firecracker\"}",
                  instance_id, state);
         answer(c, 200, text);
+    } else if (strcmp(key, "GET /vm/config") == 0) {
+        snprintf(text, sizeof text, "{\"drives\":[{\"drive_id\":\"rootfs\",\"path_on_host\":\"%s\"}]}", disk_path);
+        answer(c, 200, text);
+    } else if (!started && (strcmp(method, "PATCH") == 0 || strcmp(path, "/snapshot/create") == 0 ||
+                            strstr(body, "SendCtrlAltDel"))) {
+        refuse(c, "The requested operation is not supported before starting the microVM.");
+    } else if (strcmp(key, "PATCH /drives/rootfs") == 0) {
+        answer(c, 204, "");
     } else if (strcmp(key, "PATCH /vm") == 0) {
-        if (!started) {
-            refuse(c, "The requested operation is not supported before starting the microVM.");
-            return;
-        }
         state = strstr(body, "Paused") ? "Paused" : "Running";
         answer(c, 204, "");
     } else if (strcmp(key, "PUT /actions") == 0 && strstr(body, "SendCtrlAltDel")) {
-        if (!started) {
-            refuse(c, "The requested operation is not supported before starting the microVM.");
-            return;
-        }
         answer(c, 204, "");
         if (strcmp(rule("ctrl-alt-del"), "ends") == 0)
             exit(0);
     } else if (strcmp(method, "PUT") != 0) {
         refuse(c, "Invalid request method and/or path.");
+    } else if (strcmp(path, "/snapshot/create") == 0) {
+        why = strcmp(state, "Paused") == 0 ? write_snapshot(body) : EBUSY;
+        snprintf(text, sizeof text, "Create snapshot error: %s (os error %d)", strerror(why), why);
+        if (why == 0)
+            answer(c, 204, "");
+        else
+            refuse(c, text);
     } else if (started) {
         refuse(c, "The requested operation is not supported after starting the microVM.");
     } else if (strcmp(path, "/actions") == 0) {
@@ -133,9 +205,20 @@ static void serve(struct connection *c, const char *method, const char *path, co
         }
         state = "Running";
         answer(c, 204, "");
+    } else if (strcmp(path, "/snapshot/load") == 0 && is_configured) {
+        refuse(c, "Loading a microVM snapshot is not allowed after configuring boot-specific resources.");
+    } else if (strcmp(path, "/snapshot/load") == 0) {
+        why = read_snapshot(body);
+        if (why != 0) {
+            snprintf(text, sizeof text, "Load snapshot error: %s (os error %d)", strerror(why), why);
+            refuse(c, text);
+            fprintf(log_file, "the stub ends after a failed load\n");
+            exit(1);
+        }
+        state = "Paused";
+        answer(c, 204, "");
     } else {
-        if (strcmp(path, "/boot-source") == 0)
-            has_kernel = 1;
+        remember(path, body);
         answer(c, 204, "");
     }
 }
@@ -213,6 +296,10 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--version") == 0) {
             printf("Firecracker v1.17.0\n\n");
+            return 0;
+        }
+        if (strcmp(argv[i], "--snapshot-version") == 0) {
+            printf("v11.0.0\nFirecracker exiting successfully. exit_code=0\n");
             return 0;
         }
         if (i + 1 < argc && strcmp(argv[i], "--api-sock") == 0)
