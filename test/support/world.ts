@@ -30,6 +30,8 @@ export interface WorldOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** An existing folder as the daemon's root, such as the mount point of another filesystem. */
   readonly rootDir?: string;
+  /** The daemon's command line, where it is not the launcher of this checkout. */
+  readonly program?: readonly [string, ...string[]];
   /** The network of another world, which ends after this one: two daemons on one host. */
   readonly beside?: World;
 }
@@ -47,6 +49,7 @@ export class World implements AsyncDisposable {
   /** What the daemon printed, over all its starts. Beside the root, not in it: the oracle knows every file there. */
   readonly logFile: string;
   readonly #env: Readonly<Record<string, string>>;
+  readonly #program: readonly [string, ...string[]];
   readonly #undo: AsyncDisposableStack;
   readonly #before: Inventory;
   readonly #uidBase = String(300_000 + randomInt(10_000) * SLOTS_PER_WORLD);
@@ -59,6 +62,7 @@ export class World implements AsyncDisposable {
     key: World["key"];
     logFile: string;
     env: Readonly<Record<string, string>>;
+    program: readonly [string, ...string[]];
     undo: AsyncDisposableStack;
     before: Inventory;
   }) {
@@ -69,6 +73,7 @@ export class World implements AsyncDisposable {
     this.key = parts.key;
     this.logFile = parts.logFile;
     this.#env = parts.env;
+    this.#program = parts.program;
     this.#undo = parts.undo;
     this.#before = parts.before;
   }
@@ -93,6 +98,7 @@ export class World implements AsyncDisposable {
         FIRECRACKER_HOST_NETWORK_CIDR: POOLS[options.beside === undefined ? 0 : 1],
         ...options.env,
       },
+      program: options.program ?? [join(REPOSITORY, "computer-host")],
       undo: undo.move(),
       before,
     });
@@ -115,10 +121,10 @@ export class World implements AsyncDisposable {
     return readFileSync(this.logFile, "utf8");
   }
 
-  /** Starts the daemon in the host's namespace, as an operator would, and waits for its socket. */
-  async startDaemon(): Promise<void> {
+  /** Starts the daemon in the host's namespace, as an operator would, and waits for its socket. `env`: for this start. */
+  async startDaemon(env: Readonly<Record<string, string>> = {}): Promise<void> {
     const out = openSync(this.logFile, "a");
-    const [file, ...args] = this.playground.host.command([join(REPOSITORY, "computer-host")]);
+    const [file, ...args] = this.playground.host.command(this.#program);
     const daemon = spawn(file, args, {
       stdio: ["ignore", out, out],
       env: {
@@ -132,12 +138,14 @@ export class World implements AsyncDisposable {
         FIRECRACKER_HOST_UID_BASE: this.#uidBase,
         FIRECRACKER_HOST_DNS: PLAYGROUND.private_resolver,
         ...this.#env,
+        ...env,
       },
     });
     closeSync(out);
     this.#daemon = daemon;
     for (let attempt = 0; attempt < 300; attempt += 1) {
-      if (daemon.exitCode !== null) throw new Error(`the daemon ended with ${daemon.exitCode}:\n${this.log}`);
+      if (daemon.exitCode !== null || daemon.signalCode !== null)
+        throw new Error(`the daemon ended with ${daemon.exitCode ?? daemon.signalCode}:\n${this.log}`);
       const health = await this.get("/health").catch(() => undefined);
       if (health?.status === 200) return;
       await sleep(100);
@@ -154,6 +162,16 @@ export class World implements AsyncDisposable {
     await ended;
     this.#daemon = undefined;
     return daemon.exitCode;
+  }
+
+  /** True when the daemon died, or does within `limitMs`. */
+  async waitDaemonDead(limitMs: number): Promise<boolean> {
+    const daemon = this.#daemon;
+    if (daemon === undefined) return true;
+    const isDead = (): boolean => daemon.exitCode !== null || daemon.signalCode !== null;
+    for (const end = performance.now() + limitMs; !isDead() && performance.now() < end; ) await sleep(20);
+    if (isDead()) this.#daemon = undefined;
+    return isDead();
   }
 
   get(path: string): Promise<Answer> {

@@ -26,11 +26,16 @@ export interface ExpectedState {
   readonly daemonRuns: boolean;
 }
 
+const WRITTEN_BY_VMM = /\.(log|jsonl)$/;
 /** Files of a machine that has been created, and those that a VMM writes besides. */
-const MACHINE_FILES = ["disk.img", "seed.img", "console.log", "vmm.log"];
+const MACHINE_FILES = ["disk.img", "seed.img", "console.log", "vmm.log", "metrics.jsonl"];
+/** Memory that the next diff of a running machine stands on: where it is there, it is root's. */
+const MEMORY_BASE = "memory-base.img";
 /** The set of slots whose guests may reach the outside. */
 const OPENED_SET = "opened";
 const SNAPSHOT_FILES = ["disk.img", "manifest.json"];
+/** Of a snapshot with memory; and what the daemon learned of the files when it read them last. */
+const MORE_SNAPSHOT_FILES = ["memory.img", "vmstate.bin", "proof.json"];
 
 /** What exists on the host and belongs to nothing in `state`, what `state` needs and is not there, and what is not as it must be. */
 export function compareWithState(inventory: Inventory, state: ExpectedState): Difference[] {
@@ -98,15 +103,19 @@ function machineDifferences(inventory: Inventory, machine: ExpectedMachine): Dif
   for (const file of MACHINE_FILES) {
     const item = find(inventory, "file", `${folder}/${file}`);
     // A machine that never ran has no log.
-    if (item === undefined && (live || !file.endsWith(".log"))) missing("file", `${folder}/${file}`);
+    if (item === undefined && (live || !WRITTEN_BY_VMM.test(file))) missing("file", `${folder}/${file}`);
     const uid = live && machine.vmm !== undefined ? machine.vmm.uid : 0;
     if (item !== undefined && file === "disk.img" && !item.value.endsWith(` ${uid}:${uid}`))
       found.push(difference("altered", item, `should be owned by ${uid}, is ${item.value}`));
   }
   for (const item of inventory.items) {
     const file = item.name.slice(folder.length + 1);
-    if (item.resource === "file" && item.name.startsWith(`${folder}/`) && !MACHINE_FILES.includes(file))
-      found.push(difference("leaked", item, "a machine has no such file"));
+    if (item.resource !== "file" || !item.name.startsWith(`${folder}/`) || MACHINE_FILES.includes(file))
+      continue;
+    if (file !== MEMORY_BASE) found.push(difference("leaked", item, "a machine has no such file"));
+    else if (!live) found.push(difference("leaked", item, "a machine that does not run has no memory"));
+    else if (!item.value.endsWith(" 0:0"))
+      found.push(difference("altered", item, `should be root's, is ${item.value}`));
   }
   const { slot, vmm } = machine;
   if (!live) {
@@ -164,8 +173,12 @@ function snapshotDifferences(inventory: Inventory, id: string): Difference[] {
   }
   for (const item of inventory.items) {
     const file = item.name.slice(folder.length + 1);
-    if (item.resource === "file" && item.name.startsWith(`${folder}/`) && !SNAPSHOT_FILES.includes(file))
+    if (item.resource !== "file" || !item.name.startsWith(`${folder}/`) || SNAPSHOT_FILES.includes(file))
+      continue;
+    if (!MORE_SNAPSHOT_FILES.includes(file))
       found.push(difference("leaked", item, "a snapshot has no such file"));
+    else if (!item.value.endsWith(" 0:0"))
+      found.push(difference("altered", item, `should be root's, is ${item.value}`));
   }
   return found;
 }

@@ -1,0 +1,32 @@
+import type { TestContext } from "node:test";
+
+export interface Random {
+  /** A whole number from 0 up to, but not with, `limit`. */
+  below(limit: number): number;
+  /** Up to `count` different items, in their order. */
+  draw<Item>(items: readonly Item[], count: number): Item[];
+}
+
+/** Numbers that look random and follow from SEED, which is drawn and told where it is not given. */
+export function seeded(t: TestContext): Random {
+  const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+  t.diagnostic(`SEED=${seed}`);
+  let state = seed >>> 0;
+  // Mulberry32, by Tommy Ettinger: short, and even enough for drawing.
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const below = (limit: number): number => Math.floor(next() * limit);
+  return {
+    below,
+    draw: (items, count) => {
+      const left = items.map((_, index) => index);
+      const chosen: number[] = [];
+      while (chosen.length < count && left.length > 0) chosen.push(...left.splice(below(left.length), 1));
+      return items.filter((_, index) => chosen.includes(index));
+    },
+  };
+}
