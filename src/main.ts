@@ -91,7 +91,6 @@ async function start(
       reason:
         "no Firecracker is known to boot Linux on this host: guests run in QEMU, more slowly and with less isolation",
     },
-    enablePci: settings.enablePci,
     searchPath: [
       "/usr/local/bin",
       ...(process.env["PATH"] ?? "").split(":").filter((folder) => folder.startsWith("/")),

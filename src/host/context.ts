@@ -27,6 +27,7 @@ export interface HostSettings {
   readonly tag: string;
   readonly defaultImage: string;
   readonly driveIoEngine: "Sync" | "Async";
+  readonly enablePci: boolean;
   readonly memoryOvercommit: number;
   readonly readyTimeoutMs: number;
   readonly stopTimeoutMs: number;

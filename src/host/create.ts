@@ -5,6 +5,8 @@ import type { MachineRecord } from "../model/records.ts";
 import { bringUp } from "./bring-up.ts";
 import type { HostContext } from "./context.ts";
 import { creation } from "./creation.ts";
+import { hardwareOf, optionsOf } from "./hardware.ts";
+import { refuseWithoutHugePages } from "./huge-pages.ts";
 import { requestDigest } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
 
@@ -48,10 +50,12 @@ export async function createMachine(
     guest_config: request.guest_config ?? {},
     ready: request.ready ?? "ssh",
   };
-  const request_sha256 = requestDigest({ machine_id: id, ...wanted });
+  const hardware = hardwareOf(request, wanted, settings);
+  const request_sha256 = requestDigest({ machine_id: id, ...wanted, ...optionsOf(request) });
   return await creation(context, id, request_sha256, async (signal) => {
     // Nothing is fetched for a machine that there is no room for.
     admission.refuseTooMuch(wanted.memory_mib);
+    await refuseWithoutHugePages(hardware, wanted.memory_mib);
     const image = await trace.step("image", () =>
       artifact === undefined
         ? storage.localImage(request.image ?? settings.defaultImage, signal)
@@ -59,7 +63,7 @@ export async function createMachine(
     );
     return await bringUp(
       context,
-      { operation: "create", id, request_sha256, ...wanted, image },
+      { operation: "create", id, request_sha256, ...wanted, hardware, image },
       trace,
       signal,
     );

@@ -32,6 +32,7 @@ export async function makeFakeHost(
       tag: "fake00",
       defaultImage: "debian-slim",
       driveIoEngine: "Sync",
+      enablePci: false,
       memoryOvercommit: 1,
       readyTimeoutMs: options.readyTimeoutMs ?? 1000,
       stopTimeoutMs: 200,
