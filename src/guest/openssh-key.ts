@@ -52,8 +52,28 @@ export function encodeSshKey(privateKey: KeyObject, comment: string, check: Buff
   };
 }
 
-/** Reads back what `encodeSshKey` wrote. Throws when anything in it does not fit together. */
+/** Reads back what `encodeSshKey` wrote. Throws a TypeError when anything in it does not fit together. */
 export function decodeSshKey(text: string): SshKey {
+  const { secret, comment, check } = fieldsOf(text);
+  const key = encodeSshKey(privateKeyOf(secret), comment, check);
+  // Whatever the fields did not show, such as a public half of another key.
+  if (key.private_key !== text) throw new TypeError("its fields contradict each other");
+  return key;
+}
+
+/** The 32 bytes of an ed25519 key that all the rest follows from. */
+export function secretOf(key: SshKey): Buffer {
+  return fieldsOf(key.private_key).secret;
+}
+
+/** The ed25519 key that follows from these 32 bytes. */
+export function privateKeyOf(secret: Buffer): KeyObject {
+  // PKCS #8 (RFC 8410) is the form that Node takes without the public half.
+  const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), secret]);
+  return createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+}
+
+function fieldsOf(text: string): { secret: Buffer; comment: string; check: Buffer } {
   const body =
     /^-----BEGIN OPENSSH PRIVATE KEY-----\n([A-Za-z0-9+/=\n]+)-----END OPENSSH PRIVATE KEY-----\n$/.exec(
       text,
@@ -70,23 +90,10 @@ export function decodeSshKey(text: string): SshKey {
   const check = inner.bytes(4);
   inner.bytes(4);
   if (inner.field().toString() !== ALGORITHM) throw new TypeError(`not an ${ALGORITHM} key`);
-  const point = inner.field();
+  inner.field();
   const pair = inner.field();
-  const comment = inner.field().toString();
-  // Node refuses a public half that does not belong to the private one.
-  const privateKey = createPrivateKey({
-    key: {
-      kty: "OKP",
-      crv: "Ed25519",
-      d: pair.subarray(0, 32).toString("base64url"),
-      x: point.toString("base64url"),
-    },
-    format: "jwk",
-  });
-  const key = encodeSshKey(privateKey, comment, check);
-  // Whatever the fields above did not show.
-  if (key.private_key !== text) throw new TypeError("its fields contradict each other");
-  return key;
+  if (pair.length !== 64) throw new TypeError(`not an ${ALGORITHM} key`);
+  return { secret: pair.subarray(0, 32), comment: inner.field().toString(), check };
 }
 
 /** The wire form of an OpenSSH public key line's key. Throws when the line holds no ed25519 key. */

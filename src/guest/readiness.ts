@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
-import { connectSsh, SshFailure, type SshTarget } from "./ssh.ts";
+import { connectSsh, type SshConnection, type SshTarget } from "./ssh.ts";
+import { SshFailure, type SshFailureKind } from "./ssh-failure.ts";
 
 /** Many connections are tried at once within this time. */
 const CONNECT_MS = 2_000;
@@ -43,11 +44,25 @@ class Growing {
 /**
  * Resolves when the daemon is logged in at a server with exactly the expected host key. Tries until the signal
  * ends it, also while another host key answers (that guest may still be about to get its identity).
- *
- * Rejects with the signal's reason when that is an `AppError`: somebody ended the wait on purpose. With any
- * other reason, such as a time-out, rejects with `guest_not_ready`, which says what was seen last.
+ * Rejects as `logIn` does.
  */
 export async function waitReady(target: SshTarget, signal: AbortSignal, log: Log): Promise<void> {
+  using _connection = await logIn(target, signal, log);
+}
+
+/**
+ * Logs in at a guest that is about to come up. Tries until the signal ends it, or until it sees one of the failures
+ * in `hopeless`, which no second try would change.
+ *
+ * Rejects with the signal's reason when that is an `AppError`: somebody ended the wait on purpose. Otherwise, such as
+ * after a time-out, rejects with `guest_not_ready`, which says what was seen last.
+ */
+export async function logIn(
+  target: SshTarget,
+  signal: AbortSignal,
+  log: Log,
+  hopeless: readonly SshFailureKind[] = [],
+): Promise<SshConnection> {
   const started = performance.now();
   const handshake = new Growing(HANDSHAKE_MS);
   const pauseUnreachable = new Growing(PAUSE_UNREACHABLE_MS);
@@ -57,19 +72,21 @@ export async function waitReady(target: SshTarget, signal: AbortSignal, log: Log
   for (;;) {
     attempts += 1;
     try {
-      using _connection = await connectSsh(
+      const connection = await connectSsh(
         target,
         { connectMs: CONNECT_MS, handshakeMs: handshake.currentMs },
         signal,
       );
       log.debug(
         { host: target.host, attempts, duration_ms: performance.now() - started },
-        "the guest is ready",
+        "the guest let the daemon in",
       );
-      return;
+      return connection;
     } catch (error) {
       if (signal.aborted) throw endOfWait(target, signal.reason, last);
       if (!(error instanceof SshFailure)) throw error;
+      if (hopeless.includes(error.kind))
+        throw notReady("did not become ready", error.message, error.kind, error);
       if (error.kind !== last?.kind) log.debug({ host: target.host, attempts }, error.message);
       last = error;
     }
@@ -86,8 +103,9 @@ export async function waitReady(target: SshTarget, signal: AbortSignal, log: Log
 function endOfWait(target: SshTarget, reason: unknown, last: SshFailure | undefined): unknown {
   if (reason instanceof AppError) return reason;
   const seen = last?.message ?? `${target.host} has not answered yet`;
-  return new AppError("guest_not_ready", `The guest did not become ready in time: ${seen}.`, {
-    details: { last_seen: last?.kind ?? "nothing" },
-    cause: reason,
-  });
+  return notReady("did not become ready in time", seen, last?.kind ?? "nothing", reason);
+}
+
+function notReady(what: string, seen: string, last_seen: string, cause: unknown): AppError {
+  return new AppError("guest_not_ready", `The guest ${what}: ${seen}.`, { details: { last_seen }, cause });
 }

@@ -12,7 +12,7 @@ export interface SeedContent {
   readonly host_key: SshKey;
   /** The image's user that the request's authorized keys log in as. */
   readonly default_user: string;
-  /** One line in OpenSSH's format: root lets the daemon in with it. */
+  /** One line in OpenSSH's format: root lets the daemon in with it, and only this guest's does. */
   readonly daemon_public_key: string;
   /** A CA that every guest of this daemon trusts, beside those of the request. */
   readonly login_ca_public_key?: string;
@@ -39,7 +39,18 @@ const FIRST_USER_ID = 1000;
 
 const USER_PATTERN = /^[a-z_][a-z0-9_-]{0,30}$/;
 const HOST_KEY_PATH = "etc/ssh/ssh_host_ed25519_key";
-const USER_CA_PATH = "etc/ssh/computer_host_user_ca.pub";
+
+/** Where a seed's public facts lie in it. */
+export const SEED_PATHS = {
+  hostname: "etc/hostname",
+  machineId: "etc/machine-id",
+  hostKey: `${HOST_KEY_PATH}.pub`,
+  userCas: "etc/ssh/computer_host_user_ca.pub",
+  resolvers: "etc/resolv.conf",
+  daemonKey: "etc/computer-host/daemon-key.pub",
+  /** Below the home of each user that has some. */
+  authorizedKeys: ".ssh/authorized_keys",
+} as const;
 
 interface Entry {
   /** Relative to the guest's root; a folder's ends in a slash. */
@@ -79,23 +90,23 @@ function entriesOf(content: SeedContent): Entry[] {
   const userKeys = guest_config.authorized_keys ?? [];
   const rootKeys = default_user === "root" ? userKeys : [];
   return [
-    file("etc/hostname", `${content.hostname}\n`),
+    file(SEED_PATHS.hostname, `${content.hostname}\n`),
     file("etc/hosts", hostsFile(content.hostname)),
-    file("etc/machine-id", `${content.guest_machine_id}\n`, 0o444),
-    file("etc/resolv.conf", resolvConf(content.resolvers)),
+    file(SEED_PATHS.machineId, `${content.guest_machine_id}\n`, 0o444),
+    file(SEED_PATHS.resolvers, resolvConf(content.resolvers)),
     folder("etc/ssh/", 0o755),
     file(HOST_KEY_PATH, content.host_key.private_key, 0o600),
-    file(`${HOST_KEY_PATH}.pub`, `${content.host_key.public_key}\n`),
-    file(USER_CA_PATH, userCaLines),
+    file(SEED_PATHS.hostKey, `${content.host_key.public_key}\n`),
+    file(SEED_PATHS.userCas, userCaLines),
     folder("etc/ssh/sshd_config.d/", 0o755),
     file("etc/ssh/sshd_config.d/10-computer-host.conf", sshdConfig(userCaLines !== "")),
     folder("etc/computer-host/", 0o755),
     file("etc/computer-host/guest-config.json", `${JSON.stringify(guest_config, null, 2)}\n`, 0o600),
     file("etc/computer-host/login-webhook", webhookFile(guest_config), 0o600),
     // By it a login hook can tell the daemon's own logins from those of people.
-    file("etc/computer-host/daemon-key.pub", `${content.daemon_public_key}\n`),
+    file(SEED_PATHS.daemonKey, `${content.daemon_public_key}\n`),
     folder("root/.ssh/", 0o700),
-    file("root/.ssh/authorized_keys", lines([...rootKeys, content.daemon_public_key]), 0o600),
+    file(`root/${SEED_PATHS.authorizedKeys}`, lines([...rootKeys, content.daemon_public_key]), 0o600),
     ...(default_user === "root" ? [] : userEntries(default_user, userKeys)),
   ];
 }
@@ -107,7 +118,7 @@ function userEntries(user: string, keys: readonly string[]): Entry[] {
   const owner = { name: user, id: FIRST_USER_ID };
   return [
     { ...folder(`home/${user}/.ssh/`, 0o700), owner },
-    { ...file(`home/${user}/.ssh/authorized_keys`, lines(keys), 0o600), owner },
+    { ...file(`home/${user}/${SEED_PATHS.authorizedKeys}`, lines(keys), 0o600), owner },
   ];
 }
 
@@ -137,7 +148,7 @@ function sshdConfig(hasUserCas: boolean): string {
     `HostKey /${HOST_KEY_PATH}`,
     // The daemon checks readiness and syncs disks as root, with its own key.
     "PermitRootLogin prohibit-password",
-    ...(hasUserCas ? [`TrustedUserCAKeys /${USER_CA_PATH}`] : []),
+    ...(hasUserCas ? [`TrustedUserCAKeys /${SEED_PATHS.userCas}`] : []),
     "",
   ].join("\n");
 }

@@ -1,13 +1,16 @@
 import { connect, type Socket } from "node:net";
 import ssh2 from "ssh2";
-import { publicKeyBlob, type SshKey } from "./openssh-key.ts";
+import { publicKeyBlob } from "./openssh-key.ts";
+import { type CommandEnd, type CommandOptions, runCommand } from "./ssh-command.ts";
+import { SshFailure } from "./ssh-failure.ts";
 
 /** One guest's sshd, and the keys of both sides. */
 export interface SshTarget {
   readonly host: string;
   readonly port: number;
   readonly ssh_host_public_key: string;
-  readonly daemonKey: SshKey;
+  /** The private key that root lets in, in OpenSSH's format. */
+  readonly login_key: string;
 }
 
 export interface SshLimits {
@@ -17,28 +20,12 @@ export interface SshLimits {
   readonly handshakeMs: number;
 }
 
-/** Why there is no connection: what was seen, in the order in which a booting guest shows it. */
-export type SshFailureKind = "unreachable" | "closed" | "timeout" | "other_host_key" | "login_refused";
-
-export class SshFailure extends Error {
-  readonly kind: SshFailureKind;
-
-  constructor(kind: SshFailureKind, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.name = "SshFailure";
-    this.kind = kind;
-  }
-}
-
-/** How a command that the guest took ended: with an exit code, by a signal, or with its connection. */
-export type CommandEnd = { readonly code: number } | "signalled" | "disconnected";
-
 export interface SshConnection extends Disposable {
   /**
-   * Runs `command` in the login shell; its output is thrown away. `onTaken` is called when the guest has taken
-   * the command. Rejects with an `SshFailure` when it does not take it, with the signal's reason on abort.
+   * Runs `command` in the login shell. Its output is thrown away unless `options` has it answered.
+   * Rejects with an `SshFailure` when the guest does not take it, with the signal's reason on abort.
    */
-  run(command: string, signal: AbortSignal, onTaken?: () => void): Promise<CommandEnd>;
+  run(command: string, signal: AbortSignal, options?: CommandOptions): Promise<CommandEnd>;
 }
 
 /**
@@ -64,7 +51,7 @@ const ALGORITHMS = {
 } satisfies ssh2.Algorithms;
 
 /**
- * Logs in as root with the daemon's key, once, to a server that proves to hold exactly the expected host key.
+ * Logs in as root, once, to a server that proves to hold exactly the expected host key.
  * Rejects with an `SshFailure`, or with the signal's reason. Nothing is left open when it rejects.
  */
 export async function connectSsh(
@@ -94,7 +81,7 @@ export async function connectSsh(
     client.connect({
       sock: socket,
       username: "root",
-      privateKey: target.daemonKey.private_key,
+      privateKey: target.login_key,
       authHandler: ["publickey"],
       algorithms: ALGORITHMS,
       readyTimeout: 0,
@@ -120,7 +107,7 @@ export async function connectSsh(
     signal.removeEventListener("abort", onAbort);
   }
   return {
-    run: (command, runSignal, onTaken) => runCommand(client, target, command, runSignal, onTaken),
+    run: (command, runSignal, options) => runCommand(client, target.host, command, runSignal, options),
     [Symbol.dispose]: () => {
       // Closing both halves at once would reset the connection, which sshd reports on the guest's console.
       client.end();
@@ -163,47 +150,9 @@ async function openSocket(target: SshTarget, limitMs: number, signal: AbortSigna
   }
 }
 
-async function runCommand(
-  client: ssh2.Client,
-  target: SshTarget,
-  command: string,
-  signal: AbortSignal,
-  onTaken?: () => void,
-): Promise<CommandEnd> {
-  signal.throwIfAborted();
-  const { promise, resolve, reject } = Promise.withResolvers<CommandEnd>();
-  let taken = false;
-  const onAbort = (): void => reject(signal.reason);
-  const onClose = (): void => {
-    if (taken) resolve("disconnected");
-    else reject(new SshFailure("closed", `${target.host} closed the connection before it took the command`));
-  };
-  signal.addEventListener("abort", onAbort, { once: true });
-  client.once("close", onClose);
-  try {
-    client.exec(command, (error, channel) => {
-      if (error !== undefined) {
-        reject(new SshFailure("closed", `${target.host} did not take the command: ${error.message}`, error));
-        return;
-      }
-      taken = true;
-      onTaken?.();
-      channel.on("error", () => {});
-      channel.once("exit", (code: number | null) => resolve(code === null ? "signalled" : { code }));
-      channel.once("close", onClose);
-      channel.resume();
-      channel.stderr.resume();
-    });
-    return await promise;
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    client.off("close", onClose);
-  }
-}
-
 /** What ssh2 calls the place of an error is a field of it. */
 function failureOf(target: SshTarget, error: Error & { level?: string }): SshFailure {
   return error.level === "client-authentication"
-    ? new SshFailure("login_refused", `${target.host} does not let the daemon's key log in as root`, error)
+    ? new SshFailure("login_refused", `${target.host} does not let the daemon log in as root`, error)
     : new SshFailure("closed", `the SSH handshake with ${target.host} failed: ${error.message}`, error);
 }

@@ -1,6 +1,7 @@
 import { messageOf } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
-import { type CommandEnd, connectSsh, type SshTarget } from "./ssh.ts";
+import { connectSsh, type SshTarget } from "./ssh.ts";
+import type { CommandEnd } from "./ssh-command.ts";
 
 /** A running guest answers at once; this leaves room for one SYN that got lost. */
 const CONNECT_MS = 3_000;
@@ -52,8 +53,10 @@ async function attempt(target: SshTarget, command: string, timeoutMs: number): P
   try {
     const limits = { connectMs: Math.min(CONNECT_MS, timeoutMs), handshakeMs: timeoutMs };
     using connection = await connectSsh(target, limits, limit.signal);
-    const end = await connection.run(command, limit.signal, () => {
-      taken = true;
+    const end = await connection.run(command, limit.signal, {
+      onTaken: () => {
+        taken = true;
+      },
     });
     return { taken, end };
   } catch (error) {

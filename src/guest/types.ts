@@ -32,6 +32,13 @@ export interface GuestAddress {
   readonly login_key?: string;
 }
 
+/** The seed of what a woken guest is to become. */
+export interface NewSeed {
+  readonly bytes: Uint8Array;
+  readonly sha256: string;
+  readonly hostname: string;
+}
+
 /** The door of the guest room. */
 export interface Guests {
   /** Loads the daemon's own key, or makes it on the first start. */
@@ -46,20 +53,17 @@ export interface Guests {
   waitReady(guest: GuestAddress, signal: AbortSignal): Promise<void>;
   /** The private key by which a guest with this machine-id lets the daemon in, in OpenSSH's format. */
   loginKey(guest_machine_id: string): string;
-  /** The metadata that `makeIdentity` returned with this seed: of a machine that starts again. */
+  /** The metadata that `makeIdentity` returned with this seed, for a machine that starts again. */
   metadataOf(seed: Uint8Array): Promise<object>;
   /**
    * Makes a guest that was woken from a snapshot another one: it is reached by what it was (`frozen`), and becomes what
    * `seed` says, so that `waitReady` with the new identity is the proof. Hostname, machine-id, host key, authorized keys,
    * clock, randomness, connections of the past, resolvers; the seed's marker is written, so that a reboot changes nothing.
    * Returns what was done and how, an entry for each of RECEIPT_ITEMS. Throws `guest_not_ready` when the guest cannot be
-   * reached or an identity (hostname, machine-id, host key, authorized keys) could not be given; the signal's reason.
+   * reached or an identity (hostname, machine-id, host key, authorized keys) could not be given, also when the signal
+   * ended it, unless the signal's reason is an `AppError`; `snapshot_invalid` when the keys of `frozen` are no keys.
    */
-  makeUnique(
-    frozen: GuestAddress,
-    seed: { readonly bytes: Uint8Array; readonly sha256: string; readonly hostname: string },
-    signal: AbortSignal,
-  ): Promise<readonly ReceiptEntry[]>;
+  makeUnique(frozen: GuestAddress, seed: NewSeed, signal: AbortSignal): Promise<readonly ReceiptEntry[]>;
   /** Runs `sync` in the guest. Returns false when it could not be run within `timeoutMs`. */
   sync(guest: GuestAddress, timeoutMs: number): Promise<boolean>;
   /** Asks the guest to shut down cleanly so that its VMM exits. Returns false when it could not be asked within `timeoutMs`. */

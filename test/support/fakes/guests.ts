@@ -1,9 +1,13 @@
 import { createHash } from "node:crypto";
 import { AppError } from "../../../src/contract/errors.ts";
 import { RECEIPT_ITEMS, type ReceiptEntry } from "../../../src/contract/machine.ts";
-import type { GuestAddress, GuestIdentity, Guests, IdentityRequest } from "../../../src/guest/types.ts";
-
-type SeedOfUnique = Parameters<Guests["makeUnique"]>[1];
+import type {
+  GuestAddress,
+  GuestIdentity,
+  Guests,
+  IdentityRequest,
+  NewSeed,
+} from "../../../src/guest/types.ts";
 
 /** Guests that are ready as soon as they are asked, unless told otherwise. */
 export class FakeGuests implements Guests {
@@ -14,7 +18,7 @@ export class FakeGuests implements Guests {
   canSync = true;
   canShutDown = true;
   /** Every call that made a woken guest another one, also those that failed. */
-  readonly madeUnique: { frozen: GuestAddress; seed: SeedOfUnique }[] = [];
+  readonly madeUnique: { frozen: GuestAddress; seed: NewSeed }[] = [];
   /** Addresses of woken guests that cannot be given an identity. */
   readonly neverUnique = new Set<string>();
   canMakeUnique = true;
@@ -55,7 +59,7 @@ export class FakeGuests implements Guests {
 
   async makeUnique(
     frozen: GuestAddress,
-    seed: SeedOfUnique,
+    seed: NewSeed,
     signal: AbortSignal,
   ): Promise<readonly ReceiptEntry[]> {
     this.madeUnique.push({ frozen, seed });
