@@ -4,7 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { choosePair, type PairSources, writeProven } from "../../../src/vmm/pair.ts";
-import { isAtLeast, OLDEST, parseVersion, SERIAL_RATE_LIMITER } from "../../../src/vmm/version.ts";
+import {
+  isAtLeast,
+  OLDEST,
+  parseSnapshotFormat,
+  parseVersion,
+  SERIAL_RATE_LIMITER,
+} from "../../../src/vmm/version.ts";
 
 /** A folder of programs that only know their version. */
 async function programs() {
@@ -12,7 +18,8 @@ async function programs() {
   const program = async (path: string, prints: string): Promise<string> => {
     const file = join(directory, path);
     await mkdir(join(file, ".."), { recursive: true });
-    await writeFile(file, `#!/bin/sh\n[ "$1" = --version ] || exit 1\n${prints}\n`);
+    const format = '[ "$1" != --snapshot-version ] || { echo v11.0.0; echo "a line of the log"; exit; }';
+    await writeFile(file, `#!/bin/sh\n${format}\n[ "$1" = --version ] || exit 1\n${prints}\n`);
     await chmod(file, 0o755);
     return file;
   };
@@ -41,6 +48,7 @@ test("with nothing named and nothing proven the fallback is taken, and says why"
   assert.equal(chosen.label, "fallback");
   assert.equal(chosen.reason, "nothing else");
   assert.equal(chosen.version.text, "1.17.0");
+  assert.equal(chosen.snapshotFormat, "11.0.0");
 });
 
 test("a named pair is taken", async () => {
@@ -78,8 +86,8 @@ test("a named pair that cannot be run is refused, never replaced", async () => {
 
 test("a pair that is too old, or of two releases, is refused", async () => {
   await using host = await programs();
-  await assert.rejects(choosePair({ ...host.sources, ...(await host.pair("old", "1.13.2")) }), {
-    message: /is version 1\.13\.2; 1\.14 or newer is needed/,
+  await assert.rejects(choosePair({ ...host.sources, ...(await host.pair("old", "1.14.2")) }), {
+    message: /is version 1\.14\.2; 1\.15 or newer is needed: older ones damage diff snapshots/,
   });
   await assert.rejects(choosePair({ ...host.sources, ...(await host.pair("mixed", "1.17.0", "1.16.0")) }), {
     message: /is version 1\.17\.0 but .* is 1\.16\.0: take both from one release/,
@@ -114,7 +122,28 @@ test("versions are read as the programs print them", () => {
   assert.deepEqual(parseVersion("Jailer v1.16.1\n"), { major: 1, minor: 16, text: "1.16.1" });
   assert.equal(parseVersion("no version here"), undefined);
   const at = (text: string) => parseVersion(text) ?? OLDEST;
-  assert.equal(isAtLeast(at("1.14.0"), OLDEST), true);
+  assert.equal(isAtLeast(at("1.15.0"), OLDEST), true);
+  assert.equal(isAtLeast(at("1.14.9"), OLDEST), false);
   assert.equal(isAtLeast(at("1.9.9"), OLDEST), false);
   assert.equal(isAtLeast(at("2.0.0"), SERIAL_RATE_LIMITER), true);
+});
+
+test("a snapshot's format is read from between the lines of a log", () => {
+  const log = "2026-01-01T00:00:00.1 [anonymous-instance:main] Firecracker exiting successfully. exit_code=0";
+  assert.equal(parseSnapshotFormat(`v11.0.0\n${log}\n`), "11.0.0");
+  assert.equal(parseSnapshotFormat(`${log}\n10.2.1-rc.1\n`), "10.2.1-rc.1");
+  assert.equal(parseSnapshotFormat(`${log}\n`), undefined);
+  assert.equal(parseSnapshotFormat("v11\n"), undefined);
+});
+
+test("a VMM that does not tell its snapshots' format is refused", async () => {
+  await using host = await programs();
+  const pair = await host.pair("named", "1.17.0");
+  await writeFile(
+    pair.firecrackerPath,
+    '#!/bin/sh\n[ "$1" = --version ] && echo Firecracker v1.17.0 || exit 3\n',
+  );
+  await assert.rejects(choosePair({ ...host.sources, ...pair }), {
+    message: /--snapshot-version does not work: .* exited with 3/,
+  });
 });
