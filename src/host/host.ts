@@ -193,7 +193,7 @@ export class Host {
   }
 
   #present(record: Parameters<typeof presentMachine>[0]): Machine {
-    return presentMachine(record, (index) => this.#context.network.slot(index).netns);
+    return presentMachine(record, this.#context);
   }
 
   /** Counts work under way, so that the daemon's end waits for it; a client that hangs up ends nothing. */

@@ -1,13 +1,18 @@
 import type { Machine } from "../contract/machine.ts";
-import type { Snapshot, SnapshotArtifact } from "../contract/snapshot.ts";
-import type { MachineRecord, SnapshotRecord } from "../model/records.ts";
+import type { ArtifactKind, Snapshot, SnapshotArtifact } from "../contract/snapshot.ts";
+import type { MachineRecord, SnapshotRecord, VmmLimits } from "../model/records.ts";
+import type { HostContext } from "./context.ts";
+import { recordedHardware } from "./hardware.ts";
 
 /** The port that every image with sshd serves. */
 const SSH_PORT = { name: "ssh", port: 22, protocol: "tcp" } as const;
 
-/** A machine as clients see it. `netnsName` names the namespace of a slot. */
-export function presentMachine(record: MachineRecord, netnsName: (index: number) => string): Machine {
-  const { image, slot, vmm, identity } = record;
+/** A machine as clients see it. */
+export function presentMachine(
+  record: MachineRecord,
+  { network, settings }: Pick<HostContext, "network" | "settings">,
+): Machine {
+  const { image, slot, vmm, identity, receipt } = record;
   return {
     id: record.id,
     artifact: {
@@ -44,21 +49,55 @@ export function presentMachine(record: MachineRecord, netnsName: (index: number)
             uid: vmm.uid,
             gid: vmm.gid,
             jail_id: vmm.jail_id,
-            netns: netnsName(slot.index),
+            netns: network.slot(slot.index).netns,
+            // So is every VMM launched; nobody can ask for less.
+            new_pid_ns: true,
+            seccomp: "default",
+            ...presentLimits(vmm.limits ?? earlierLimits(record)),
           },
         }),
+    hardware: { ...recordedHardware(record, settings), cache_type: "Writeback" },
+    ...(receipt === undefined ? {} : { receipt: [...receipt] }),
     created_at: record.created_at,
     ...(record.started_at === undefined ? {} : { started_at: record.started_at }),
     ...(record.stopped_at === undefined ? {} : { stopped_at: record.stopped_at }),
   };
 }
 
+function presentLimits({ no_file, fsize_bytes, memory_bytes, cpus, pids }: VmmLimits) {
+  return { limits: { no_file, fsize_bytes }, cgroup: { memory_bytes, cpus, pids } };
+}
+
+/** What VMMs were launched under before their limits were written down. */
+function earlierLimits({ storage_bytes, memory_mib, vcpus }: MachineRecord): VmmLimits {
+  const overhead = 256 * 1024 * 1024;
+  const memory = memory_mib * 1024 * 1024;
+  return {
+    no_file: 4096,
+    fsize_bytes: Math.max(storage_bytes, memory) + overhead,
+    memory_bytes: memory + overhead,
+    cpus: vcpus,
+    pids: 128,
+  };
+}
+
 /** The files of a snapshot, as clients see them. Ids are unique on the host. */
-function presentArtifacts(record: SnapshotRecord): SnapshotArtifact[] {
+function presentArtifacts({ id, disk, memory, vmstate, manifest }: SnapshotRecord): SnapshotArtifact[] {
   return [
-    { id: `${record.id}-disk`, kind: "disk", name: "disk.img", ...record.disk },
-    { id: `${record.id}-manifest`, kind: "manifest", name: "manifest.json", ...record.manifest },
+    { id: `${id}-disk`, kind: "disk", name: "disk.img", ...disk },
+    ...(memory === undefined
+      ? []
+      : [{ id: `${id}-memory`, kind: "memory", name: "memory.img", ...memory } as const]),
+    ...(vmstate === undefined
+      ? []
+      : [{ id: `${id}-vmstate`, kind: "vmstate", name: "vmstate.bin", ...vmstate } as const]),
+    { id: `${id}-manifest`, kind: "manifest", name: "manifest.json", ...manifest },
   ];
+}
+
+/** Which file of the snapshot an artifact's id means; undefined when it means none. */
+export function artifactKind(record: SnapshotRecord, artifactId: string): ArtifactKind | undefined {
+  return presentArtifacts(record).find(({ id }) => id === artifactId)?.kind;
 }
 
 /** A snapshot as clients see it. */
@@ -73,6 +112,9 @@ export function presentSnapshot(record: SnapshotRecord): Snapshot {
     paused_ms: record.paused_ms,
     disk_clone: record.disk_clone,
     size_bytes: record.disk.size_bytes,
+    memory: record.memory_kind ?? "none",
+    vcpus: record.vcpus,
+    memory_mib: record.memory_mib,
     artifacts: presentArtifacts(record),
   };
 }
