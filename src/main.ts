@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,6 +17,7 @@ import { openState } from "./state/store.ts";
 import { createStorage } from "./storage/storage.ts";
 import { systemClock } from "./system/clock.ts";
 import { lockFile } from "./system/lock.ts";
+import { tagOf } from "./tag.ts";
 import { VERSION } from "./version.ts";
 import { createVmms } from "./vmm/vmms.ts";
 
@@ -28,12 +28,16 @@ const here = dirname(fileURLToPath(import.meta.url));
 const STAND_INS = {
   firecrackerPath: join(here, "standin/bin/firecracker-qemu"),
   jailerPath: join(here, "standin/bin/jailer-qemu"),
+  label: "firecracker-qemu (stand-in)",
+  reason:
+    "no Firecracker is known to boot Linux on this host: guests run in QEMU, more slowly and with less isolation",
 } as const;
 
-/** Six hex digits that mark everything which the daemon of this root owns on the host. */
-function tagOf(rootDir: string): string {
-  return createHash("sha256").update(rootDir).digest("hex").slice(0, 6);
-}
+/** Where an installed pair is looked for. */
+const SEARCH_PATH = [
+  "/usr/local/bin",
+  ...(process.env["PATH"] ?? "").split(":").filter((folder) => folder.startsWith("/")),
+];
 
 function groupId(name: string | undefined): number | undefined {
   if (name === undefined) return undefined;
@@ -85,16 +89,8 @@ async function start(
     tag,
     firecrackerPath: settings.firecrackerPath,
     jailerPath: settings.jailerPath,
-    fallback: {
-      ...STAND_INS,
-      label: "firecracker-qemu (stand-in)",
-      reason:
-        "no Firecracker is known to boot Linux on this host: guests run in QEMU, more slowly and with less isolation",
-    },
-    searchPath: [
-      "/usr/local/bin",
-      ...(process.env["PATH"] ?? "").split(":").filter((folder) => folder.startsWith("/")),
-    ],
+    fallback: STAND_INS,
+    searchPath: SEARCH_PATH,
     log,
   });
   await vmms.open();
@@ -174,8 +170,10 @@ const program = new Command()
   )
   .action(async ({ check }: { check?: boolean }) => {
     try {
-      if (check === true) process.exitCode = await checkHost(readSettings(process.env), STAND_INS);
-      else await serve();
+      if (check === true) {
+        const sources = { searchPath: SEARCH_PATH, fallback: STAND_INS };
+        process.exitCode = await checkHost(readSettings(process.env), sources);
+      } else await serve();
     } catch (error) {
       process.stderr.write(`computer-host: ${messageOf(error)}\n`);
       process.exitCode = 1;
