@@ -11,8 +11,8 @@ const UNMAKING_TIMEOUT_MS = 60_000;
 const UNMAKING_BATCH = 64;
 
 /**
- * Runs on the host. A process costs about 2 ms and a spawn from Node more, so a slot is made by one spawn and three
- * processes in all: each shell ends by becoming the next program. The text is constant, what differs are arguments.
+ * Runs on the host. A process costs about 2 ms and a spawn from Node more, so a slot is made by one spawn and a few
+ * processes: a shell ends by becoming the next program where it can. The text is constant, what differs are arguments.
  * The host's end has no IPv6 and takes no redirects; forwarding is set for it alone, not for the whole host.
  */
 const HOST_SCRIPT = `set -eu
@@ -46,7 +46,11 @@ ip -batch - <<END
 $tap
 $2
 END
-exec nft -f -
+nft -f -
+cd netfilter
+# Behind the rules, which bring the tracking of connections: these two make "invalid" mean "of no connection known here".
+echo 0 > nf_conntrack_tcp_loose
+echo 1 > nf_conntrack_tcp_be_liberal
 `;
 
 /**

@@ -9,7 +9,9 @@ export const SLOT_TABLE = "computer-host";
  * One path leads through: the guest's own address and MAC out, answers and the host's own connections in.
  * Nothing ends in the namespace itself. A connection from beyond may not begin here even if the host's table let
  * it pass: so answers to a machine that had this address before never reach the one that has it now, because
- * the tracking table of a namespace begins empty.
+ * the tracking table of a namespace begins empty. For the same reason a guest that was woken from a snapshot has no
+ * connection here that it remembers: the next packet of each is answered with a reset, so that its programs connect
+ * anew rather than wait.
  */
 export function slotRules(slot: Slot): string {
   const { tap_device: tap, guest_address, guest_mac } = GUEST_NETWORK;
@@ -31,6 +33,7 @@ table inet ${SLOT_TABLE} {
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
+    iifname "${tap}" meta l4proto tcp ct state invalid reject with tcp reset
     ct state invalid drop
     iifname "${tap}" oifname "uplink0" accept
     iifname "uplink0" oifname "${tap}" ct state established accept
@@ -43,6 +46,7 @@ table inet ${SLOT_TABLE} {
   chain output {
     type filter hook output priority filter; policy drop;
     icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
+    oifname "${tap}" tcp flags & rst == rst accept
   }
 }
 `;

@@ -10,6 +10,11 @@ export interface FakeGuest extends AsyncDisposable {
   readonly place: Place;
   /** The slot's own namespace, to look at or to lift a rule in. */
   readonly slotPlace: Place;
+  /**
+   * Goes on in another slot, as a guest does that is woken from a snapshot: its connections are as they were. Returns
+   * that slot's namespace.
+   */
+  wakeIn(slot: Slot): Promise<Place>;
 }
 
 const PROBE = fileURLToPath(new URL("probe.ts", import.meta.url));
@@ -20,9 +25,27 @@ const PROBE = fileURLToPath(new URL("probe.ts", import.meta.url));
  * Fails when the tap is not there or does not belong to the slot's uid, since a VMM could not open it then.
  */
 export async function plugGuest(slot: Slot): Promise<FakeGuest> {
+  const place = placeIn(`chguest-${randomBytes(4).toString("hex")}`);
+  await run(["ip", "netns", "add", place.netns]);
+  const slotPlace = await plug(place, slot);
+  await place.run(["ip", "link", "set", "lo", "up"]);
+  return {
+    place,
+    slotPlace,
+    wakeIn: async (other) => {
+      // With one end of the pair the guest's goes too.
+      await slotPlace.run(["ip", "link", "del", slot.tap_device]);
+      return await plug(place, other);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await run(["ip", "netns", "del", place.netns]);
+    },
+  };
+}
+
+async function plug(place: Place, slot: Slot): Promise<Place> {
   const { guest_address, gateway_address, gateway_mac, guest_mac, prefix_length } = GUEST_NETWORK;
   const slotPlace = placeIn(slot.netns);
-  const place = placeIn(`chguest-${randomBytes(4).toString("hex")}`);
   const { stdout } = await slotPlace.run(["ip", "-d", "-j", "link", "show", "dev", slot.tap_device]);
   const [tap] = JSON.parse(stdout) as [{ address: string; linkinfo: { info_data: Record<string, unknown> } }];
   const { type, user, group } = tap.linkinfo.info_data;
@@ -34,7 +57,6 @@ export async function plugGuest(slot: Slot): Promise<FakeGuest> {
   ) {
     throw new Error(`the slot has no tap that its VMM can use: ${stdout}`);
   }
-  await run(["ip", "netns", "add", place.netns]);
   await slotPlace.run(["ip", "-batch", "-"], {
     input: `link del ${slot.tap_device}
 link add ${slot.tap_device} address ${gateway_mac} type veth peer name eth0 address ${guest_mac} netns ${place.netns}
@@ -44,19 +66,12 @@ neigh replace ${guest_address} lladdr ${guest_mac} dev ${slot.tap_device} nud pe
 `,
   });
   await place.run(["ip", "-batch", "-"], {
-    input: `link set lo up
-addr add ${guest_address}/${prefix_length} dev eth0
+    input: `addr add ${guest_address}/${prefix_length} dev eth0
 link set eth0 up
 route add default via ${gateway_address}
 `,
   });
-  return {
-    place,
-    slotPlace,
-    [Symbol.asyncDispose]: async () => {
-      await run(["ip", "netns", "del", place.netns]);
-    },
-  };
+  return slotPlace;
 }
 
 export type ProbeKind = "tcp" | "udp" | "dns-tcp" | "dns-udp" | "say";

@@ -1,4 +1,4 @@
-/** What `serve` runs: `served.ts listener|echo-client address port`. Prints "ready", then what an echo client hears. */
+/** What `serve` runs: `served.ts listener|echo-client address port`. Prints "ready", then what an echo client hears, or its error. */
 import { connect, createServer } from "node:net";
 import { createInterface } from "node:readline";
 
@@ -12,7 +12,10 @@ if (kind === "listener") {
   }).listen(Number(port), address, () => console.log("ready"));
 } else {
   const socket = connect(Number(port), address);
-  socket.on("error", () => process.exit(1));
+  socket.on("error", ({ code }: NodeJS.ErrnoException) => {
+    console.log(code);
+    process.exit(1);
+  });
   let greeted = false;
   // The server says who came first of all; from then on it sends back what it hears.
   for await (const line of mergeLines()) {
