@@ -1,6 +1,6 @@
 import { errnoOf } from "../contract/errors.ts";
-import { openForWriting } from "./owned-file.ts";
 import { storageError } from "./errors.ts";
+import { MOST_LINKS, openForWriting } from "./owned-file.ts";
 
 /** Room that each log of a machine (console, VMM log, metrics) may take up before it is cut. */
 export const LOG_LIMIT_BYTES = 4 * 1024 * 1024;
@@ -18,8 +18,8 @@ const STAT_BLOCK = 512;
 export async function boundLog(path: string): Promise<void> {
   try {
     await using handle = await openForWriting(path);
-    const { size, blocks } = await handle.stat();
-    if (blocks * STAT_BLOCK <= LOG_LIMIT_BYTES) return;
+    const { size, blocks, nlink } = await handle.stat();
+    if (nlink > MOST_LINKS || blocks * STAT_BLOCK <= LOG_LIMIT_BYTES) return;
     const kept = Buffer.alloc(Math.min(size, LOG_KEPT_BYTES));
     const { bytesRead } = await handle.read(kept, 0, kept.length, size - kept.length);
     // What the VMM writes from here on lies behind `size`, so the end is put back without covering any of it.

@@ -6,6 +6,9 @@ const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const WRITE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const CREATE = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
+/** Names of a file that a VMM writes: the daemon's own and the one in its jail. One with more is not as we made it. */
+export const MOST_LINKS = 2;
+
 async function checked(handle: FileHandle, path: string): Promise<FileHandle> {
   try {
     if (!(await handle.stat()).isFile()) throw new Error(`${path} is not a regular file`);

@@ -9,11 +9,11 @@ import { storageError } from "./errors.ts";
 import { FILE_NAMES, type Layout } from "./layout.ts";
 import { openForReading } from "./owned-file.ts";
 import { SharedWork } from "./shared-work.ts";
-import { parseManifest } from "./snapshot-manifest.ts";
+import { LONGEST_MANIFEST, parseManifest } from "./snapshot-manifest.ts";
 import { type FileStatus, type Mark, isProven, markOf, readProof, writeProof } from "./snapshot-proof.ts";
 
 /** Larger than any manifest of ours, small enough to be read into memory. */
-const LONGEST_MANIFEST = 1024 * 1024;
+export const LONGEST_MANIFEST = 1024 * 1024;
 
 type FileKind = Exclude<ArtifactKind, "manifest">;
 

@@ -1,8 +1,5 @@
 import { errnoOf } from "../contract/errors.ts";
-import { openForReading } from "./owned-file.ts";
-
-/** The daemon's own name and, while a jail stands, the one in it. A file with more is not as we made it. */
-const MOST_LINKS = 2;
+import { MOST_LINKS, openForReading } from "./owned-file.ts";
 
 // Escape sequences of terminals: CSI, OSC and the like up to their end, and two-byte ones.
 // oxlint-disable-next-line no-control-regex

@@ -4,11 +4,9 @@ import { run } from "../system/run.ts";
 import { type Cloner, reflink } from "./clone.ts";
 import { digestInThread } from "./digest-thread.ts";
 import type { FileDigest } from "./digest.ts";
-import { createFile, openForReading } from "./owned-file.ts";
+import { MOST_LINKS, createFile, openForReading } from "./owned-file.ts";
 import { sealFile } from "./seal.ts";
 
-/** The daemon's own name and, while it is lent to a jail, the one in it. */
-const MOST_LINKS = 2;
 const DIG_TIMEOUT_MS = 10 * 60_000;
 
 /** What a file that a VMM wrote must be like. */

@@ -7,6 +7,7 @@ import { machineId, snapshotId } from "../../src/contract/ids.ts";
 import { type StorageOptions, createStorage } from "../../src/storage/storage.ts";
 import type { Storage } from "../../src/storage/types.ts";
 import { run } from "../../src/system/run.ts";
+import { MEMORY_BYTES, draft, takeWithMemory } from "../unit/storage/snapshot-support.ts";
 import { fakeKernel, fakeRootfs, sha256, writeImage, writeInitrd } from "../unit/storage/support.ts";
 import { rememberingLog } from "../unit/state/records.ts";
 
@@ -95,7 +96,7 @@ test("on XFS, image, disks and snapshots share their blocks, and each keeps its 
     await disk.write("only in a", 2 * MIB);
   }
   assert.equal((await storage.stageSnapshot(a, snapshotId("s"))).clone, "reflink");
-  const { disk } = await storage.finishSnapshot(snapshotId("s"), {});
+  const { disk } = await storage.finishSnapshot(snapshotId("s"), draft(image, snapshotId("s")));
   // Five disks and an import of 24 MiB each, in less room than one.
   assert.ok((await used(point)) - before < 4 * MIB);
   const ofA = await readFile(storage.machineFiles(a).disk);
@@ -104,6 +105,44 @@ test("on XFS, image, disks and snapshots share their blocks, and each keeps its 
   assert.deepEqual((await readFile(storage.machineFiles(b).disk)).subarray(0, rootfs.length), rootfs);
   assert.deepEqual(await readFile((await storage.imageFiles(image)).rootfs), rootfs);
   assert.deepEqual(log.lines, []);
+});
+
+test("on XFS, a diff shares the pages that stayed the same with its base, and both have holes for zeros", async (t) => {
+  const { point, storage: make } = await mounted(t, XFS);
+  await writeImage(join(point, "built"), "slim", { kernel: fakeKernel(), rootfs: fakeRootfs() });
+  const storage = make();
+  await storage.open();
+  const image = await storage.localImage("slim");
+  const machine = machineId("a");
+  await storage.makeMachine(machine);
+  await storage.cloneImageDisk(image, machine, undefined);
+  const [base, next] = ["base", "next"].map(snapshotId);
+  assert.ok(base !== undefined && next !== undefined);
+  const memory = Buffer.concat([
+    Buffer.alloc(12 * MIB, fakeKernel(MIB)),
+    Buffer.alloc(MEMORY_BYTES - 12 * MIB),
+  ]);
+  const taken = await takeWithMemory({ storage, image }, base, { machine, memory });
+  assert.equal(taken.memory?.sha256_hex, sha256(memory));
+  const path = (await storage.memoryFiles(base)).memory;
+  const { blocks, uid, mode } = await stat(path);
+  assert.ok(blocks * 512 <= 13 * MIB, "zeros that the VMM wrote are holes");
+  assert.deepEqual([uid, mode & 0o7777], [0, 0o444]);
+  await storage.keepMemoryBase(machine, base);
+  const before = await used(point);
+  const changed = Buffer.from(memory);
+  changed.fill(1, 2 * MIB, 2 * MIB + 4096);
+  const diff = await takeWithMemory({ storage, image }, next, {
+    machine,
+    kind: "diff",
+    memory: changed,
+    from: 2 * MIB,
+    to: 2 * MIB + 4096,
+  });
+  assert.equal(diff.memory?.sha256_hex, sha256(changed));
+  assert.ok((await used(point)) - before < 2 * MIB, "twelve MiB of memory and a disk in less than two");
+  await storage.checkSnapshot(base, "all");
+  await storage.checkSnapshot(next, "all");
 });
 
 test("on XFS with the setting copy, nothing is shared", async (t) => {
@@ -158,6 +197,33 @@ test("a full filesystem is disk_full, for a copy, an import and a seed, and no h
   await assert.rejects(stat(storage.machineFiles(a).disk), { code: "ENOENT" });
   await rm(join(point, "ballast"));
   await storage.cloneImageDisk(image, a, undefined);
+});
+
+test("a filesystem that fills up while memory is sealed is disk_full, and the snapshot can be taken once there is room", async (t) => {
+  const { point, storage: make } = await mounted(t, EXT4);
+  await writeImage(join(point, "built"), "slim", { kernel: fakeKernel(), rootfs: fakeRootfs() });
+  const storage = make();
+  await storage.open();
+  const image = await storage.localImage("slim");
+  const machine = machineId("a");
+  await storage.makeMachine(machine);
+  await storage.cloneImageDisk(image, machine, undefined);
+  const id = snapshotId("s");
+  const ballast = join(point, "ballast");
+  const leave = async (bytes: number): Promise<void> => {
+    await run(["fallocate", "-l", String((await storage.freeBytes()) - bytes), ballast]);
+  };
+  const memory = Buffer.alloc(MEMORY_BYTES, fakeKernel(MIB));
+  await leave(MEMORY_BYTES);
+  const early = takeWithMemory({ storage, image }, id, { machine, memory });
+  await assert.rejects(early, { code: "disk_full" });
+  await rm(ballast);
+  const late = takeWithMemory({ storage, image }, id, { machine, memory, sealing: () => leave(4 * MIB) });
+  await assert.rejects(late, { code: "disk_full" });
+  await storage.removeSnapshot(id);
+  await rm(ballast);
+  await takeWithMemory({ storage, image }, id, { machine, memory });
+  await storage.checkSnapshot(id, "all");
 });
 
 test("a filesystem without devices or executables is refused with a sentence", async (t) => {

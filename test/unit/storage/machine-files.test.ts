@@ -12,26 +12,14 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { join } from "node:path";
-import type { TestContext } from "node:test";
 import { machineId, snapshotId } from "../../../src/contract/ids.ts";
-import type { ImageRef } from "../../../src/model/records.ts";
 import { createStorage } from "../../../src/storage/storage.ts";
 import { silentLog } from "../../../src/system/log.ts";
 import { rootTest as test } from "../../support/root-test.ts";
-import { type Place, openStorage, sha256, writeImage } from "./support.ts";
+import { M, MIB, draft, withMachine } from "./snapshot-support.ts";
+import { sha256 } from "./support.ts";
 
-const MIB = 1024 * 1024;
-const M = machineId("m");
 const S = snapshotId("s");
-
-async function withMachine(t: TestContext): Promise<Place & { image: ImageRef; rootfs: Buffer }> {
-  const place = await openStorage(t);
-  const { rootfs } = await writeImage(place.imageDir, "slim");
-  const image = await place.storage.localImage("slim");
-  await place.storage.makeMachine(M);
-  await place.storage.cloneImageDisk(image, M, undefined);
-  return { ...place, image, rootfs };
-}
 
 test("a disk is a private copy of the image, as long as asked for, rounded up to 4096 bytes, never shorter", async (t) => {
   const { storage, image, rootfs } = await withMachine(t);
@@ -72,7 +60,7 @@ test("the report tells length and blocks of disks, snapshots and images, and lea
   await storage.growDisk(M, 64 * MIB);
   await storage.stageSnapshot(M, S);
   assert.deepEqual((await storage.usage()).snapshots, [], "a staged snapshot is none yet");
-  await storage.finishSnapshot(S, {});
+  await storage.finishSnapshot(S, draft(image, S));
   await storage.makeMachine(machineId("without-disk"));
   await symlink("/etc/passwd", join(root, "images", "link"));
   const [usage, again] = await Promise.all([storage.usage(), storage.usage()]);
@@ -107,7 +95,7 @@ test("handing over gives disk and new logs to the VMM's uid and nothing else; ta
   await storage.writeSeed(M, Buffer.from("seed"));
   await writeFile(files.console, "of a former life");
   await storage.handOver(M, 200_007, 200_008);
-  for (const path of [files.disk, files.console, files.vmmLog]) {
+  for (const path of [files.disk, files.console, files.vmmLog, files.metrics]) {
     const { uid, gid, mode } = await stat(path);
     assert.deepEqual([uid, gid, mode & 0o7777], [200_007, 200_008, 0o600], path);
   }
@@ -175,19 +163,18 @@ test("the tail of what is not our file is empty: a link, a pipe, a file with man
 });
 
 test("a snapshot is staged, then in place with its digests, and a machine is made from it", async (t) => {
-  const { storage, root, rootfs } = await withMachine(t);
+  const { storage, root, rootfs, image } = await withMachine(t);
   const { disk } = storage.machineFiles(M);
   await storage.handOver(M, 200_007, 200_007);
   await storage.stageSnapshot(M, S);
   assert.deepEqual((await storage.list()).snapshots, [], "not before it is finished");
   await writeFile(disk, "written after the clone");
-  const finished = await storage.finishSnapshot(S, { format: 1, snapshot_id: S });
+  const finished = await storage.finishSnapshot(S, draft(image, S));
   assert.deepEqual(finished.disk, { size_bytes: rootfs.length, sha256_hex: sha256(rootfs) });
   const manifest = await readFile(join(root, "snapshots", S, "manifest.json"));
   assert.equal(finished.manifest.sha256_hex, sha256(manifest));
   assert.deepEqual(JSON.parse(manifest.toString()), {
-    format: 1,
-    snapshot_id: S,
+    ...draft(image, S),
     disk: { name: "disk.img", ...finished.disk },
   });
   const stored = await stat(join(root, "snapshots", S, "disk.img"));
@@ -202,10 +189,10 @@ test("a snapshot is staged, then in place with its digests, and a machine is mad
 });
 
 test("a snapshot with a missing or shortened disk is snapshot_invalid", async (t) => {
-  const { storage, root } = await withMachine(t);
+  const { storage, root, image } = await withMachine(t);
   await assert.rejects(storage.cloneSnapshotDisk(S, M, undefined), { code: "snapshot_invalid" });
   await storage.stageSnapshot(M, S);
-  await storage.finishSnapshot(S, {});
+  await storage.finishSnapshot(S, draft(image, S));
   await truncate(join(root, "snapshots", S, "disk.img"), 4096);
   await assert.rejects(storage.cloneSnapshotDisk(S, M, undefined), { code: "snapshot_invalid" });
 });
