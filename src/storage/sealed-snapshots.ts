@@ -9,10 +9,10 @@ import { storageError } from "./errors.ts";
 import { FILE_NAMES, type Layout } from "./layout.ts";
 import { openForReading } from "./owned-file.ts";
 import { SharedWork } from "./shared-work.ts";
-import { LONGEST_MANIFEST, parseManifest } from "./snapshot-manifest.ts";
+import { parseManifest } from "./snapshot-manifest.ts";
 import { type FileStatus, type Mark, isProven, markOf, readProof, writeProof } from "./snapshot-proof.ts";
 
-/** Larger than any manifest of ours, small enough to be read into memory. */
+/** Longer than any manifest of ours in bytes, short enough to be read into memory. */
 export const LONGEST_MANIFEST = 1024 * 1024;
 
 type FileKind = Exclude<ArtifactKind, "manifest">;
@@ -142,7 +142,8 @@ function digestText(sha256: string): string {
   return `the SHA-256 ${sha256}`;
 }
 
-function damaged(
+/** What is thrown when a file is not what it should be. */
+export function damaged(
   id: SnapshotId,
   artifact: ArtifactKind,
   expected: string,
@@ -158,7 +159,7 @@ function damaged(
 }
 
 /** What is thrown when a file could not be opened or read. */
-function unreadable(id: SnapshotId, artifact: ArtifactKind, error: unknown): unknown {
+export function unreadable(id: SnapshotId, artifact: ArtifactKind, error: unknown): unknown {
   const errno = errnoOf(error);
   if (errno === "ENOENT") return damaged(id, artifact, "a regular file", "nothing", error);
   if (errno === "EIO") return damaged(id, artifact, "a file that can be read", "an error of the disk", error);

@@ -3,9 +3,6 @@ import { Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { type Manifest, ManifestSchema } from "../model/manifest.ts";
 
-/** Longer than any manifest of ours in bytes, short enough to be read into memory. */
-export const LONGEST_MANIFEST = 1024 * 1024;
-
 const current = Compile(ManifestSchema);
 
 /** What the first format had that this one has under another name. It knew disks only, and never left its host. */
