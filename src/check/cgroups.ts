@@ -1,4 +1,4 @@
-import { type Finding, ok, warn } from "./finding.ts";
+import { type Finding, fail, ok, warn } from "./finding.ts";
 import type { HostFiles } from "./host-files.ts";
 import { isKernelAtLeast } from "./kernel.ts";
 
@@ -20,26 +20,35 @@ export function cgroupFindings(files: HostFiles): Finding[] {
   const offered = words(unified && files.text(`${unified.point}/cgroup.controllers`));
   if (unified !== undefined && WANTED.every((name) => offered.includes(name)))
     return [version2(files, unified, offered), favorDynMods(files, unified)];
-  const old = mounts.filter(({ type }) => type === "cgroup").flatMap(({ options }) => options);
-  return [version1(old), favorDynMods(files, undefined)];
+  return [version1(mounts.filter(({ type }) => type === "cgroup")), favorDynMods(files, undefined)];
 }
 
-function version2(files: HostFiles, { point }: Mount, offered: readonly string[]): Finding {
+function version2(files: HostFiles, { point, options }: Mount, offered: readonly string[]): Finding {
+  if (options.includes("ro"))
+    return fail("cgroups", `${point} is mounted read-only: no groups can be made for machines`);
   const delegated = words(files.text(`${point}/cgroup.subtree_control`));
-  // The hierarchy's real root has no such file: there the daemon hands controllers down itself.
-  const isInner = files.exists(`${point}/cgroup.events`);
   const missing = WANTED.filter((name) => !delegated.includes(name));
-  if (isInner && missing.length > 0) {
-    return warn(
+  // Only a group below the real root has this file, as in a container; it hands nothing down while processes are in it.
+  const isInner = files.exists(`${point}/cgroup.events`);
+  const isBusy = (files.text(`${point}/cgroup.procs`) ?? "") !== "";
+  if (isInner && isBusy && missing.length > 0) {
+    return fail(
       "cgroups",
-      `version 2, but this is the cgroup of a container and ${missing.join(", ")} are not handed down (cgroup.subtree_control): machines cannot be limited here`,
+      `version 2, but ${point} is the group of a container and does not hand down ${missing.join(", ")}: run on the host, or have that delegated (cgroup.subtree_control)`,
     );
   }
   return ok("cgroups", `version 2 with ${offered.join(" ")}`);
 }
 
-function version1(mounted: readonly string[]): Finding {
-  const missing = WANTED.filter((name) => !mounted.includes(name));
+function version1(mounts: readonly Mount[]): Finding {
+  const ofOne = (name: string): Mount | undefined => mounts.find(({ options }) => options.includes(name));
+  const readOnly = WANTED.find((name) => ofOne(name)?.options.includes("ro") === true);
+  if (readOnly !== undefined)
+    return fail(
+      "cgroups",
+      `the ${readOnly} controller is mounted read-only: no groups can be made for machines`,
+    );
+  const missing = WANTED.filter((name) => ofOne(name) === undefined);
   if (missing.length === 0) return ok("cgroups", `version 1 with ${WANTED.join(" ")}`);
   return warn("cgroups", `no controller for ${missing.join(", ")} is mounted: VMMs are not limited in that`);
 }

@@ -115,11 +115,19 @@ test("cgroups are ok on version 2 and on version 1, where memory, cpu and pids a
   assert.match(line, /^warn cgroups: no controller for pids/);
 });
 
-test("controllers that are not handed down to a container are warned of; the root hands them down itself", () => {
-  const none = { ...V2, "sys/fs/cgroup/cgroup.subtree_control": "\n" };
-  assert.equal(found(none, cgroupFindings)[0], "ok cgroups");
-  const [line = ""] = found({ ...none, "sys/fs/cgroup/cgroup.events": "populated 1\n" }, cgroupFindings);
-  assert.match(line, /^warn cgroups: .*container.*memory, cpu, pids/);
+test("cgroups in which no group can be made for a machine fail", () => {
+  const first = (content: Record<string, string>) => found(content, cgroupFindings)[0] ?? "";
+  // The hierarchy's real root hands controllers down whatever runs in it; a container's group does not.
+  const none = { ...V2, "sys/fs/cgroup/cgroup.subtree_control": "\n", "sys/fs/cgroup/cgroup.procs": "1\n" };
+  assert.equal(first(none), "ok cgroups");
+  const container = { ...none, "sys/fs/cgroup/cgroup.events": "populated 1\n" };
+  assert.match(first(container), /^FAIL cgroups: .*container.*memory, cpu, pids/);
+  assert.equal(first({ ...container, "sys/fs/cgroup/cgroup.procs": "" }), "ok cgroups");
+  assert.equal(
+    first({ ...container, "sys/fs/cgroup/cgroup.subtree_control": "cpu memory pids\n" }),
+    "ok cgroups",
+  );
+  assert.match(first({ ...V2, "proc/mounts": V2_MOUNT.replace("rw,", "ro,") }), /^FAIL cgroups: .*read-only/);
 });
 
 test("cgroups that favour readers are warned of from Linux 6.0 on, with the command for the version at hand", () => {
