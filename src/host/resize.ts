@@ -3,15 +3,20 @@ import type { MachineId } from "../contract/ids.ts";
 import type { ResizeMachine } from "../contract/machine.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { recordedHardware, refuseMisfit } from "./hardware.ts";
 import { operationId } from "./operation-id.ts";
 import { refuseUnlessStopped } from "./stopped.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 
+/** Disks are whole blocks of this many bytes. */
+const BLOCK_BYTES = 4096;
+
 /**
- * POST /machines/{id}/resize: what a stopped machine has from its next start on. A disk only grows, since nobody here
- * looks into a guest's filesystem; the guest grows that when it boots. Memory is promised when the machine starts.
- * Throws `wrong_phase`, `disk_too_small`, `disk_full`.
+ * POST /machines/{id}/resize: what a stopped machine has from its next start on, or more disk for a running one. A disk
+ * only grows, since nobody here looks into a guest's filesystem; the guest grows that when it boots, or by itself once it
+ * sees a larger device. Memory is promised when the machine starts.
+ * Throws `wrong_phase`, `bad_request`, `disk_too_small`, `not_supported`, `disk_full`, `vmm_failed`.
  */
 export async function resizeMachine(
   context: HostContext,
@@ -19,12 +24,18 @@ export async function resizeMachine(
   request: ResizeMachine,
   trace: Trace,
 ): Promise<MachineRecord> {
-  const { state, storage, clock } = context;
+  const { state, storage, clock, settings } = context;
   using _lock = await context.machineLocks.acquire(id);
   const record = state.state.machines.get(id);
   if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
-  refuseUnlessStopped(record, "resized");
-  const { storage_bytes = record.storage_bytes } = request;
+  const { storage_bytes = record.storage_bytes, vcpus, memory_mib } = request;
+  if (record.phase === "running" && vcpus === undefined && memory_mib === undefined)
+    refuseBeyondLimit(record, storage_bytes);
+  else refuseUnlessStopped(record, "given other memory or vCPUs");
+  refuseMisfit(recordedHardware(record, settings), {
+    vcpus: vcpus ?? record.vcpus,
+    memory_mib: memory_mib ?? record.memory_mib,
+  });
   if (storage_bytes < record.storage_bytes) {
     throw new AppError(
       "disk_too_small",
@@ -48,9 +59,12 @@ export async function resizeMachine(
   return await finishResize(context, record, operation, trace);
 }
 
-/** The part that only goes forward: also what recovery runs. The caller holds the lock of the machine, which is stopped. */
+/**
+ * The part that only goes forward: also what recovery runs. The caller holds the lock of the machine, which is stopped,
+ * or runs and is told that its disk has grown. Throws `vmm_failed` when a running one has no VMM to tell.
+ */
 export async function finishResize(
-  { state, storage }: HostContext,
+  { state, storage, live }: HostContext,
   record: MachineRecord,
   operation: OperationRecord,
   trace: Trace,
@@ -58,9 +72,25 @@ export async function finishResize(
   const { storage_bytes = record.storage_bytes, ...rest } = operation.new_size ?? {};
   // Returns how long the disk is, which an earlier try may have made longer than the record says.
   const grown = await storage.growDisk(record.id, storage_bytes);
+  if (record.phase === "running") {
+    const vmm = live.get(record.id);
+    if (vmm === undefined) throw new AppError("vmm_failed", `the VMM of machine ${record.id} is gone`);
+    await trace.step("told", () => vmm.diskGrew());
+  }
   const after: MachineRecord = { ...record, ...rest, storage_bytes: grown };
   await trace.step("done", () =>
     state.commit({ put: "machine", record: after }, { drop: "operation", id: operation.id }),
   );
   return after;
+}
+
+/** A VMM may write no file beyond the limit it was launched under: the kernel would end it in the middle of a write. */
+function refuseBeyondLimit({ id, vmm }: MachineRecord, storage_bytes: number): void {
+  const most = vmm?.limits?.fsize_bytes ?? 0;
+  if (Math.ceil(storage_bytes / BLOCK_BYTES) * BLOCK_BYTES <= most) return;
+  throw new AppError(
+    "not_supported",
+    `the disk of machine ${id} can grow to ${most} bytes while it runs; stop the machine, and it can grow further`,
+    { details: { field: "storage_bytes", storage_bytes, most_while_running_bytes: most } },
+  );
 }
