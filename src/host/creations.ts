@@ -1,12 +1,15 @@
 import type { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 
-/** Creates, restores and starts that are under way or wait for their turn: what a delete, or the daemon's end, breaks off. */
+/**
+ * Work that takes long and can be broken off: machines that come up or wait for their turn, which a delete of theirs
+ * ends, and what is no single machine's, such as an upload. The daemon's end ends all.
+ */
 export class Creations {
-  readonly #controllers = new Map<AbortController, MachineId>();
+  readonly #controllers = new Map<AbortController, MachineId | undefined>();
 
   /** Enters one, until the returned holder is disposed. Its signal is aborted when it shall end. */
-  enter(id: MachineId): Disposable & { readonly signal: AbortSignal } {
+  enter(id?: MachineId): Disposable & { readonly signal: AbortSignal } {
     const controller = new AbortController();
     this.#controllers.set(controller, id);
     return {

@@ -2,9 +2,17 @@ import { AppError, messageOf } from "../contract/errors.ts";
 import type { Health, Warning } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { CreateMachine, Machine, Phase, ResizeMachine } from "../contract/machine.ts";
-import type { CreateSnapshot, RestoreSnapshot, Snapshot } from "../contract/snapshot.ts";
+import type {
+  CreateSnapshot,
+  RestoreSnapshot,
+  Snapshot,
+  UploadSnapshot,
+  Uploaded,
+} from "../contract/snapshot.ts";
 import type { StorageReport } from "../contract/storage.ts";
+import type { ReadableFile } from "../storage/types.ts";
 import { VERSION } from "../version.ts";
+import { openArtifact } from "./artifacts.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
 import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
@@ -18,6 +26,7 @@ import { snapshotMachine } from "./snapshot.ts";
 import { startMachine } from "./start.ts";
 import { stopMachine } from "./stop.ts";
 import { Trace } from "./trace.ts";
+import { uploadSnapshot } from "./upload.ts";
 import { takeNote } from "./vmm-death.ts";
 
 /** How long operations under way may take to end when the daemon is asked to end. */
@@ -110,6 +119,15 @@ export class Host {
 
   async deleteSnapshot(id: SnapshotId, trace: Trace): Promise<void> {
     await this.#work(() => deleteSnapshot(this.#context, id, trace));
+  }
+
+  /** One file of a snapshot, open until the caller closes it. */
+  async openArtifact(id: SnapshotId, artifactId: string): Promise<ReadableFile> {
+    return await this.#work(() => openArtifact(this.#context, id, artifactId));
+  }
+
+  async upload(id: SnapshotId, plan: UploadSnapshot, trace: Trace): Promise<Uploaded> {
+    return await this.#work(() => uploadSnapshot(this.#context, id, plan, trace));
   }
 
   /** All machines, oldest first. */
