@@ -198,8 +198,18 @@ export const VARIABLES = {
     "auto, reflink (never copy) or copy",
     oneOf("auto", "reflink", "copy"),
   ),
-  driveIoEngine: variable(`${PREFIX}DRIVE_IO_ENGINE`, "Sync", "Sync or Async", oneOf("Sync", "Async")),
-  enablePci: variable(`${PREFIX}ENABLE_PCI`, "false", "give guests a PCI bus", flag),
+  driveIoEngine: variable(
+    `${PREFIX}DRIVE_IO_ENGINE`,
+    "Sync",
+    "how VMMs read and write disks: Sync, or Async (io_uring); for machines made from then on",
+    oneOf("Sync", "Async"),
+  ),
+  enablePci: variable(
+    `${PREFIX}ENABLE_PCI`,
+    "false",
+    "give guests a PCI bus; for machines made from then on",
+    flag,
+  ),
   reconcileIntervalMs: variable(
     `${PREFIX}RECONCILE_INTERVAL`,
     "5s",
@@ -228,21 +238,21 @@ export const VARIABLES = {
   uidBase: variable(
     `${PREFIX}UID_BASE`,
     "200000",
-    "first uid and gid of the VMMs",
+    "first uid and gid of the VMMs, which have one each",
     wholeNumber(1000, 2_000_000_000),
   ),
   socketGroup: variable(`${PREFIX}SOCKET_GROUP`, "", "group that may use the socket", optionalText),
   memoryOvercommit: variable(
     `${PREFIX}MEMORY_OVERCOMMIT`,
     "1.0",
-    "guest memory promised, as a share of the host's",
+    "guest memory promised, as a share of the host's; what restores share counts for each",
     overcommit,
   ),
   poolSize: variable(`${PREFIX}POOL_SIZE`, "8", "network slots kept ready", wholeNumber(0, 1024)),
   readyTimeoutMs: variable(
     `${PREFIX}READY_TIMEOUT`,
     "60s",
-    "how long a guest may take to become ready",
+    "how long a guest may take to become ready, or a woken one to become a machine of its own",
     parseDuration,
   ),
   stopTimeoutMs: variable(
