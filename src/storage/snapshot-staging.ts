@@ -1,5 +1,5 @@
 import { mkdir, rm, statfs } from "node:fs/promises";
-import { AppError } from "../contract/errors.ts";
+import { AppError, errnoOf } from "../contract/errors.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { Manifest, ManifestDraft } from "../model/manifest.ts";
 import { exists, removeTree } from "../system/files.ts";
@@ -108,9 +108,13 @@ export class SnapshotStaging {
     if (await exists(this.#layout.snapshot(id).folder)) throw alreadyThere(id);
     const known = this.#staged.get(id);
     if (known !== undefined) return known;
+    try {
+      await mkdir(this.#layout.stagedSnapshot(id).folder, { mode: 0o700 });
+    } catch (error) {
+      throw errnoOf(error) === "EEXIST" ? alreadyThere(id, error) : error;
+    }
     const fresh: Staged = { disk: false };
     this.#staged.set(id, fresh);
-    await mkdir(this.#layout.stagedSnapshot(id).folder, { mode: 0o700 });
     return fresh;
   }
 
