@@ -1,6 +1,7 @@
 import { createReadStream, lstatSync, realpathSync } from "node:fs";
 import { dirname } from "node:path";
 import { messageOf } from "../contract/errors.ts";
+import { refuseLongPath } from "../vmm/jail.ts";
 import { type CheckedPair, choosePair, type PairSources } from "../vmm/pair.ts";
 import { type Finding, fail, ok, warn } from "./finding.ts";
 import type { HostFiles } from "./host-files.ts";
@@ -20,6 +21,7 @@ export async function vmmFindings(
   let pair: CheckedPair;
   try {
     pair = await choosePair(sources);
+    refuseLongPath(jailsDir, realpathSync(pair.firecrackerPath));
   } catch (error) {
     return { findings: [fail("vmm", messageOf(error))], isReal: undefined };
   }

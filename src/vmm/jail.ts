@@ -21,6 +21,19 @@ export interface Jail {
   readonly root: string;
 }
 
+/**
+ * Throws a plain Error when sockets of jails below `base` would have too long a path, with the VMM at `execPath`; both are
+ * real paths. The daemon's own connections do not need a short one, but whoever debugs with curl does.
+ */
+export function refuseLongPath(base: string, execPath: string): void {
+  const path = join(base, basename(execPath), "x".repeat(ID_LENGTH), "root", API_SOCKET);
+  const excess = Buffer.byteLength(path) - SOCKET_PATH_LIMIT;
+  if (excess > 0)
+    throw new Error(
+      `The root folder's path is ${excess} bytes too long: sockets under ${base} may have ${SOCKET_PATH_LIMIT} bytes in all.`,
+    );
+}
+
 /** All jails of one daemon. */
 export class Jails {
   /** What the jailer is given as its base folder. */
@@ -36,14 +49,7 @@ export class Jails {
   async open(execPath: string): Promise<void> {
     await ensureDirectory(this.base);
     await ensureDirectory(this.#trash);
-    // The daemon's own connections do not need a short path, but whoever debugs with curl does.
-    const name = basename(await realpath(execPath));
-    const path = join(await realpath(this.base), name, "x".repeat(ID_LENGTH), "root", API_SOCKET);
-    const excess = Buffer.byteLength(path) - SOCKET_PATH_LIMIT;
-    if (excess > 0)
-      throw new Error(
-        `The root folder's path is ${excess} bytes too long: sockets under ${this.base} may have ${SOCKET_PATH_LIMIT} bytes in all.`,
-      );
+    refuseLongPath(await realpath(this.base), await realpath(execPath));
   }
 
   /** A new id: 50 random bits, never used before in practice. */

@@ -123,6 +123,12 @@ test("the pair that a start would take is judged by version, owner and how it wa
     (await look({ jailerPath: both.jailerPath })).lines[0] ?? "",
     /^FAIL vmm: .*FIRECRACKER_BINARY_PATH is not/,
   );
+  const long = await vmmFindings(
+    files,
+    { searchPath: [], fallback, provenFile: path("proven") },
+    `/${"x".repeat(90)}`,
+  );
+  assert.match(long.findings[0]?.text ?? "", /bytes too long/);
   const none = await look({});
   assert.equal(none.isReal, false);
   assert.match(none.lines[0] ?? "", /^warn vmm: the fallback 1\.16\.0: nothing better is there/);
