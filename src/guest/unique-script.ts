@@ -182,14 +182,19 @@ vmgenid() {
 }
 
 renew_randomness() {
+  genid=$(vmgenid)
+  credited='bytes of the host credited to the kernel and its generator reseeded'
   if reseed_by_perl; then
-    tell randomness done "bytes of the host credited to the kernel and its generator reseeded, by perl; $(vmgenid)"
+    tell randomness done "$credited, by perl; $genid"
   elif reseed_by_python; then
-    tell randomness done "bytes of the host credited to the kernel and its generator reseeded, by python3; $(vmgenid)"
-  elif printf %s "$random" 2>/dev/null >/dev/urandom; then
-    tell randomness failed "bytes of the host only mixed in until the kernel reseeds by itself: neither perl nor python3 could credit them; $(vmgenid)"
+    tell randomness done "$credited, by python3; $genid"
+  elif ! printf %s "$random" 2>/dev/null >/dev/urandom; then
+    tell randomness failed "/dev/urandom takes nothing; $genid"
   else
-    tell randomness failed "/dev/urandom takes nothing; $(vmgenid)"
+    case $genid in
+      *'drives a device') tell randomness done "bytes of the host mixed in; $genid, which reseeded its generator" ;;
+      *) tell randomness failed "bytes of the host mixed in, but they count only when the kernel next reseeds by itself: neither perl nor python3 could credit them; $genid" ;;
+    esac
   fi
 }
 

@@ -4,7 +4,9 @@ import { readFileSync } from "node:fs";
 import { copyFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { ReceiptEntry } from "../../src/contract/machine.ts";
 import { run } from "../../src/system/run.ts";
+import type { BecomeJob } from "./become.ts";
 import type { TestIdentity } from "./identity.ts";
 import { IMAGE_DIR } from "./image.ts";
 import type { TestSlot } from "./slot.ts";
@@ -30,12 +32,14 @@ export class TestGuest implements AsyncDisposable {
   readonly #process: ChildProcess;
   readonly #consolePath: string;
   readonly #options: GuestOptions;
+  #identity: TestIdentity;
   readonly #exited: Promise<unknown>;
 
   private constructor(child: ChildProcess, consolePath: string, options: GuestOptions) {
     this.#process = child;
     this.#consolePath = consolePath;
     this.#options = options;
+    this.#identity = options.identity;
     this.#exited = once(child, "exit");
   }
 
@@ -101,9 +105,9 @@ export class TestGuest implements AsyncDisposable {
   }
 
   /** Runs a shell command as root over SSH, with the host key checked; returns what it printed. */
-  async ssh(command: string, keyPath = this.#options.identity.keyPath): Promise<string> {
+  async ssh(command: string, keyPath = this.#identity.keyPath): Promise<string> {
     const options = ["BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=30", "StrictHostKeyChecking=yes"];
-    options.push(`UserKnownHostsFile=${this.#options.identity.knownHostsPath}`);
+    options.push(`UserKnownHostsFile=${this.#identity.knownHostsPath}`);
     const argv = [
       "ssh",
       "-i",
@@ -127,6 +131,22 @@ export class TestGuest implements AsyncDisposable {
     );
     const texts = answers.split("\u001e").map((text) => text.trim());
     return Object.fromEntries(names.map((name, index) => [name, texts[index] ?? ""])) as Record<Name, string>;
+  }
+
+  /**
+   * Has the guest room make another machine of this running one, as it does after a live restore, and wait until that
+   * one answers with its new host key. Returns the receipt.
+   */
+  async become(identity: TestIdentity): Promise<readonly ReceiptEntry[]> {
+    const { slot, folder } = this.#options;
+    const job: BecomeJob = { folder, from: this.#identity, to: identity };
+    const program = join(import.meta.dirname, "become.ts");
+    const { stdout } = await run(slot.inside([process.execPath, program]), {
+      input: JSON.stringify(job),
+      timeoutMs: 60_000,
+    });
+    this.#identity = identity;
+    return JSON.parse(stdout) as ReceiptEntry[];
   }
 
   /** Asks for a clean shutdown and waits for the VMM's end. */

@@ -11,8 +11,11 @@ export interface TestIdentity {
   readonly machineId: string;
   readonly seedPath: string;
   readonly seedSha256: string;
+  readonly hostPublicKey: string;
   /** Lets its owner in as root. */
   readonly keyPath: string;
+  /** Lets the daemon in as root. */
+  readonly daemonKeyPath: string;
   readonly knownHostsPath: string;
 }
 
@@ -47,7 +50,9 @@ export async function makeIdentity(
     machineId,
     seedPath: path("seed"),
     seedSha256: seed.sha256,
+    hostPublicKey: hostKey.public_key,
     keyPath: path("key"),
+    daemonKeyPath: path("daemon-key"),
     knownHostsPath: path("known_hosts"),
   };
 }

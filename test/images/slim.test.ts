@@ -10,6 +10,7 @@ import { run } from "../../src/system/run.ts";
 import { cloneDisk, makeDisk, TestGuest } from "./guest.ts";
 import { makeIdentity, type TestIdentity } from "./identity.ts";
 import { TestSlot } from "./slot.ts";
+import { assertBecomes } from "./unique.ts";
 
 const IMAGE = "debian-slim";
 
@@ -32,6 +33,8 @@ describe("debian-slim without a daemon", () => {
   /** Another machine, from the disk of the first one after a power cut. */
   let clone: TestGuest;
   let cloneIdentity: TestIdentity;
+  /** What the clone becomes while it runs. */
+  let wokenIdentity: TestIdentity;
   const logins: Login[] = [];
   /** Callers of the webhook that gave up or got their answer. */
   let gone = 0;
@@ -97,7 +100,7 @@ describe("debian-slim without a daemon", () => {
   });
 
   test("the daemon's own logins are not told to the webhook", async () => {
-    await guest.ssh("true", join(folder, "first-machine.daemon-key"));
+    await guest.ssh("true", identity.daemonKeyPath);
     await guest.ssh("while pidof curl >/dev/null; do sleep 0.2; done");
     await heard(2);
   });
@@ -106,7 +109,8 @@ describe("debian-slim without a daemon", () => {
     const found = await guest.ask({
       hostname: "hostname",
       machineId: "cat /etc/machine-id",
-      hosts: "getent hosts first-machine",
+      // IPv4 alone: the other half of the question would go to the resolver, which is none here.
+      hosts: "getent ahostsv4 first-machine | head -n 1",
       resolv: "cat /etc/resolv.conf",
       hostKey: "stat -c '%a %u' /etc/ssh/ssh_host_ed25519_key",
       webhook: "stat -c '%a %u' /etc/computer-host/login-webhook",
@@ -114,7 +118,7 @@ describe("debian-slim without a daemon", () => {
     assert.deepEqual(found, {
       hostname: identity.hostname,
       machineId: identity.machineId,
-      hosts: "127.0.1.1       first-machine",
+      hosts: "127.0.1.1       STREAM first-machine",
       resolv: "nameserver 192.0.2.53",
       hostKey: "600 0",
       webhook: "600 0",
@@ -197,5 +201,90 @@ describe("debian-slim without a daemon", () => {
 
   test("the former machine's key does not open its clone", async () => {
     await assert.rejects(clone.ssh("true", identity.keyPath), /Permission denied/);
+  });
+
+  test("a running machine becomes another one, down to its clock and its random numbers", async () => {
+    await clone.ssh(
+      [
+        "date -s '2001-02-03 04:05:06'",
+        "touch /etc/ssh/ssh_host_rsa_key /var/lib/systemd/random-seed",
+        "mkdir /srv/hosts && mv /etc/hosts /srv/hosts/ && ln -s /srv/hosts/hosts /etc/hosts",
+        "bash -c 'exec 3<>/dev/tcp/172.16.0.1/8080; exec sleep 1000' </dev/null >/dev/null 2>&1 &",
+        "while ! grep -q ':1F90 01' /proc/net/tcp; do sleep 0.1; done",
+      ].join("\n"),
+    );
+    wokenIdentity = await makeIdentity(folder, "third-machine");
+    await assertBecomes(clone, wokenIdentity, {
+      connections: "1 could not be ended from inside: the host answers the next packet of each with a reset",
+    });
+    const found = await clone.ask({
+      kept: "cat /root/kept",
+      hosts: "stat -c %F /etc/hosts; grep -o third-machine /etc/hosts",
+      movedConfig: "grep -o third-machine /srv/moved/guest-config.json",
+      hostKeys: "ls /etc/ssh/ssh_host_*_key",
+      randomSeed: "ls /var/lib/systemd/random-seed 2>&1 | grep -o 'No such file'",
+      traces: "ls -d /run/computer-host* /tmp/computer-host* 2>/dev/null || echo none",
+    });
+    assert.deepEqual(found, {
+      kept: "kept",
+      hosts: "regular file\nthird-machine",
+      movedConfig: "third-machine",
+      hostKeys: "/etc/ssh/ssh_host_ed25519_key",
+      randomSeed: "No such file",
+      traces: "none",
+    });
+    await assert.rejects(clone.ssh("true", cloneIdentity.keyPath), /Permission denied/);
+  });
+
+  test("it becomes another one with busybox for all tools, too, and says what that cannot do", async () => {
+    const hidden = "cat cut date grep head mkdir mktemp mv rm sync tar wc perl ss chattr blockdev";
+    await clone.ssh(
+      [
+        "busybox ln -sf busybox /bin/sh",
+        `for tool in ${hidden}; do path=$(command -v $tool) && busybox mv "$path" "$path.hidden"; done`,
+        "busybox date -s '2001-02-03 04:05:06'",
+      ].join("\n"),
+    );
+    wokenIdentity = await makeIdentity(folder, "fourth-machine");
+    const receipt = await clone.become(wokenIdentity);
+    const randomness = receipt.find(({ item }) => item === "randomness");
+    assert.match(randomness?.how ?? "", /neither perl nor python3 could credit them/);
+    assert.deepEqual(
+      receipt.filter(({ done }) => !done),
+      [randomness],
+    );
+    await clone.ssh(
+      'for path in /usr/bin/*.hidden /usr/sbin/*.hidden; do busybox mv "$path" "\${path%.hidden}"; done; ln -sf dash /bin/sh',
+    );
+    const found = await clone.ask({
+      machineId: "cat /etc/machine-id",
+      marker: "cat /var/lib/computer-host/seed",
+      movedConfig: "grep -o fourth-machine /srv/moved/guest-config.json",
+    });
+    assert.deepEqual(found, {
+      machineId: wokenIdentity.machineId,
+      marker: wokenIdentity.seedSha256,
+      movedConfig: "fourth-machine",
+    });
+  });
+
+  test("a reboot of it with its new seed changes nothing", async () => {
+    await clone.ssh("echo renamed-again >/etc/hostname");
+    await clone.reboot();
+    const again = stack.use(
+      await TestGuest.boot({
+        slot,
+        image: IMAGE,
+        disk: join(folder, "clone"),
+        folder,
+        identity: wokenIdentity,
+      }),
+    );
+    await again.ready();
+    assert.equal(
+      await again.ssh("hostname; cat /etc/machine-id"),
+      `renamed-again\n${wokenIdentity.machineId}`,
+    );
+    assert.doesNotMatch(again.console(), /identity applied/);
   });
 });

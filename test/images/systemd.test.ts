@@ -6,10 +6,11 @@ import { test } from "node:test";
 import { makeDisk, TestGuest } from "./guest.ts";
 import { makeIdentity } from "./identity.ts";
 import { TestSlot } from "./slot.ts";
+import { assertBecomes } from "./unique.ts";
 
 const IMAGE = "debian";
 
-test("debian boots systemd with the identity of its seed, healthy, and shuts down cleanly", async () => {
+test("debian boots systemd with the identity of its seed, healthy, becomes another while it runs, and shuts down cleanly", async () => {
   await using stack = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), "ch-images-"));
   stack.defer(() => rm(folder, { recursive: true }));
@@ -33,8 +34,22 @@ test("debian boots systemd with the identity of its seed, healthy, and shuts dow
     health: "running",
     failed: "",
   });
+  await guest.ssh("date -s '2001-02-03 04:05:06'");
+  const woken = await makeIdentity(folder, "woken-machine");
+  await assertBecomes(guest, woken);
+  const after = await guest.ask({
+    health: "systemctl is-system-running",
+    journal: "logger awake; sleep 1; journalctl -q -n 50 | grep -o 'woken-machine .*awake'",
+  });
+  assert.equal(after.health, "running");
+  assert.match(after.journal, /^woken-machine /);
   // A machine that powers off for good would not end Firecracker.
   await guest.ssh("systemctl poweroff").catch(() => {});
   await guest.waitEnd(40_000);
   assert.doesNotMatch(guest.console(), /Failed to start/);
+
+  const again = stack.use(await TestGuest.boot({ slot, image: IMAGE, disk, folder, identity: woken }));
+  await again.ready();
+  assert.equal(await again.ssh("hostname; cat /etc/machine-id"), `${woken.hostname}\n${woken.machineId}`);
+  assert.doesNotMatch(again.console(), /identity applied/);
 });
