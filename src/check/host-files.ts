@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 /** What the kernel tells in /proc, /sys and /dev. Nothing here writes. */
@@ -20,9 +20,12 @@ export class HostFiles {
     return orNothing(() => readdirSync(join(this.#root, path)).sort()) ?? [];
   }
 
-  /** Where a symbolic link leads. */
-  link(path: string): string | undefined {
-    return orNothing(() => readlinkSync(join(this.#root, path)));
+  /** What tells a file from all others, whatever its name is; undefined when there is none. */
+  identity(path: string): string | undefined {
+    return orNothing(() => {
+      const { dev, ino } = statSync(join(this.#root, path));
+      return `${dev}:${ino}`;
+    });
   }
 
   exists(path: string): boolean {

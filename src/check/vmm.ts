@@ -83,13 +83,15 @@ async function contains(path: string, text: string): Promise<boolean> {
   return false;
 }
 
-/** The proof, where machines run: the kernel's word on each thread of their VMMs. */
+/** The proof, where machines run: the kernel's word on each thread of their VMMs, which have a jail as their root folder. */
 export function seccompOfRunning(files: HostFiles, jailsDir: string): Finding[] {
+  const jails = files
+    .list(jailsDir)
+    .flatMap((name) => files.list(`${jailsDir}/${name}`).map((id) => `${jailsDir}/${name}/${id}/root`));
+  const roots = new Set(jails.map((path) => files.identity(path)).filter((found) => found !== undefined));
   const pids = files
     .list("/proc")
-    .filter(
-      (name) => /^\d+$/.test(name) && files.link(`/proc/${name}/root`)?.startsWith(`${jailsDir}/`) === true,
-    );
+    .filter((name) => /^\d+$/.test(name) && roots.has(files.identity(`/proc/${name}/root`) ?? ""));
   if (pids.length === 0) return [];
   const without = pids.filter((pid) =>
     files

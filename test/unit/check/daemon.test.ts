@@ -146,15 +146,17 @@ test("programs that others than root may replace are warned of", () => {
 test("the kernel's word on threads of VMMs that run is the proof", () => {
   const vmm = (pid: number, ...filters: number[]) =>
     Object.fromEntries([
-      [`proc/${pid}/root`, "-> /var/lib/computer-host/jails/firecracker/x/root"],
+      [`proc/${pid}/root`, "-> ../../jails/firecracker/x/root"],
       ...filters.map((filter, index) => [
         `proc/${pid}/task/${pid + index}/status`,
         `Name:\tx\nSeccomp:\t${filter}\n`,
       ]),
     ]);
   const look = (content: Record<string, string>) =>
-    found(content, (files) => seccompOfRunning(files, "/var/lib/computer-host/jails"));
-  const other = { "proc/7/root": "-> /", "proc/7/task/7/status": "Seccomp:\t0\n" };
+    found({ "jails/firecracker/x/root/dev/null": "", ...content }, (files) =>
+      seccompOfRunning(files, "/jails"),
+    );
+  const other = { "proc/7/root": "-> ../..", "proc/7/task/7/status": "Seccomp:\t0\n" };
   assert.deepEqual(look(other), []);
   assert.deepEqual(look({ ...other, ...vmm(50, 2, 2), ...vmm(60, 2) }), ["ok seccomp"]);
   assert.match(look({ ...vmm(50, 2, 2), ...vmm(60, 2, 0) })[0] ?? "", /^warn seccomp: .*pids 60$/);
