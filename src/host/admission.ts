@@ -37,9 +37,12 @@ export class Admission {
     }
   }
 
-  /** Promises `memoryMib` to the machine. Throws `host_full` when that is more than the host may promise. */
+  /**
+   * Promises `memoryMib` to the machine, in place of what it was promised before, if it was: a fork promises it to all
+   * children before the first of them comes up. Throws `host_full` when that is more than the host may promise.
+   */
   reserve(id: MachineId, memoryMib: number): void {
-    this.refuseTooMuch(memoryMib);
+    this.refuseTooMuch(memoryMib - (this.#held.get(id) ?? 0));
     this.#held.set(id, memoryMib);
   }
 

@@ -7,6 +7,7 @@ import type { FinishedSnapshot } from "../storage/types.ts";
 import { snapshotOf } from "./artifacts.ts";
 import type { HostContext } from "./context.ts";
 import { setAsideReason } from "./in-use.ts";
+import { unlessEnded } from "./locks.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
@@ -159,20 +160,4 @@ function recordOf({
     ...files,
     created_at,
   };
-}
-
-/** The lock, or the signal's reason as soon as that is aborted; a lock that comes later is let go at once. */
-async function unlessEnded(acquiring: Promise<Disposable>, signal: AbortSignal): Promise<Disposable> {
-  const { promise: ended, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    signal.throwIfAborted();
-    return await Promise.race([acquiring, ended]);
-  } catch (error) {
-    void acquiring.then((lock) => lock[Symbol.dispose]());
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

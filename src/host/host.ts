@@ -13,6 +13,7 @@ import type { StorageReport } from "../contract/storage.ts";
 import type { ReadableFile } from "../storage/types.ts";
 import { VERSION } from "../version.ts";
 import { openArtifact } from "./artifacts.ts";
+import { LogRounds } from "./bound-logs.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
 import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
@@ -50,7 +51,11 @@ export class Host {
   async open(): Promise<void> {
     await recover(this.#context);
     const { reconcileIntervalMs } = this.#context.settings;
-    this.#patrol = setInterval(() => this.#checkAlive(), reconcileIntervalMs).unref();
+    const logs = new LogRounds(this.#context);
+    this.#patrol = setInterval(() => {
+      this.#checkAlive();
+      void logs.turn();
+    }, reconcileIntervalMs).unref();
   }
 
   /**
