@@ -16,12 +16,11 @@ import { bootFromConfig } from "./vmm/config-file.ts";
 import { Controller, type Finish } from "./vmm/controller.ts";
 import { Fault } from "./vmm/fault.ts";
 import { Logger } from "./vmm/logger.ts";
-import { readStateFile } from "./vmm/snapshot-files.ts";
+import { readStateFile, SNAPSHOT_VERSION } from "./vmm/state-file.ts";
 
 /** Firecracker's exit codes. */
 const EXIT = { ok: 0, generic: 1, badConfiguration: 152, badArguments: 153 } as const;
 const SIGNAL_EXITS = { SIGHUP: 156, SIGXFSZ: 151, SIGXCPU: 154 } as const;
-const SNAPSHOT_VERSION = "v1.0.0-qemu";
 const EADDRINUSE = 98;
 
 /** An end with an error: what is logged, what is printed after `Error:`, and the exit code. */

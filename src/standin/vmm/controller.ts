@@ -149,8 +149,9 @@ export class Controller {
     }
     try {
       using plan = prepareRestore(config, this.resources, this.#accelerator());
+      const { accelerator, devicesFd, memoryFd } = plan;
       try {
-        await this.#run(plan.accelerator, { from: "snapshot", memoryFd: plan.memoryFd });
+        await this.#run(accelerator, { from: "snapshot", devicesFd, memoryFd });
       } catch (cause) {
         const words = cause instanceof Error ? cause.message : String(cause);
         throw new Fault(`${RESTORE_FAILED}: Failed to build microVM from snapshot: ${words}`, { cause });

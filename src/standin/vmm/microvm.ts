@@ -5,16 +5,20 @@ import { Fault, noDevice } from "./fault.ts";
 import { statSync } from "node:fs";
 
 import type { Accelerator } from "../shared/accelerator.ts";
-import { driveFile, driveNode, driveOptions, qemuArguments, throttle } from "./qemu-arguments.ts";
+import { errnoOf } from "../shared/os-error.ts";
+import type { GuestMemory } from "./guest-memory.ts";
+import { fillFromFile, writeMemoryFile } from "./memory-file.ts";
+import { DEVICES_FD, driveFile, driveNode, driveOptions, qemuArguments, throttle } from "./qemu-arguments.ts";
 import { QemuProcess, qemuWords } from "./qemu-process.ts";
 import { isObject, QmpError, type QmpEvent } from "./qmp.ts";
 import { checkDriveFile, type Resources } from "./resources.ts";
 import type { SerialOutput } from "./serial-output.ts";
-import { MemoryReceiver, writeStateFile } from "./snapshot-files.ts";
+import { writeStateFile } from "./state-file.ts";
 
 const MIB = 1024 * 1024;
 const SECTOR = 512;
-const MIGRATION_POLL_MS = 5;
+const LOAD_POLL_MS = 2;
+const EFBIG = 27;
 const QUIT_TIMEOUT_MS = 2000;
 /** How a VM ended, QEMU and all: its guest reset (which is how a Firecracker guest ends), or QEMU went away under it. */
 export type VmEnd = { readonly kind: "reset" } | { readonly kind: "failed"; readonly words: string };
@@ -26,7 +30,7 @@ export type VmBoot =
       readonly initrd: string | null;
       readonly commandLine: string;
     }
-  | { readonly from: "snapshot"; readonly memoryFd: number };
+  | { readonly from: "snapshot"; readonly devicesFd: number; readonly memoryFd: number };
 
 export interface VmParts {
   readonly id: string;
@@ -45,8 +49,6 @@ export class MicroVm {
   readonly #end = Promise.withResolvers<VmEnd>();
   #isHalted = false;
   #isReset = false;
-  /** QEMU has handed its disks over at the end of a snapshot and wants to run before it makes another. */
-  #isMigrated = false;
   #driveFiles = 0;
 
   private constructor(parts: VmParts, boot: VmBoot) {
@@ -64,8 +66,8 @@ export class MicroVm {
       boot,
       networkInterfaces: resources.addressedInterfaces(),
     });
-    const memoryFd = boot.from === "snapshot" ? boot.memoryFd : undefined;
-    this.#qemu = QemuProcess.start(args, memoryFd, {
+    const devicesFd = boot.from === "snapshot" ? boot.devicesFd : undefined;
+    this.#qemu = QemuProcess.start(args, devicesFd, {
       onSerial: (chunk) => parts.serial.write(chunk),
       onEvent: (event) => this.#onEvent(event),
     });
@@ -80,7 +82,7 @@ export class MicroVm {
     const vm = new MicroVm(parts, boot);
     await vm.#qemu.connect();
     try {
-      if (boot.from === "snapshot") await vm.#loaded();
+      if (boot.from === "snapshot") await vm.#load(boot.memoryFd);
       await vm.#balloon.setUp();
       if (boot.from === "kernel") await vm.#qemu.qmp.execute("cont");
     } catch (cause) {
@@ -100,7 +102,6 @@ export class MicroVm {
 
   async resume(): Promise<void> {
     if (this.state === "Paused" && !this.#isHalted) await this.#qemu.qmp.execute("cont");
-    this.#isMigrated = false;
     this.state = "Running";
   }
 
@@ -114,20 +115,15 @@ export class MicroVm {
     this.#qemu.writeSerial(chunk);
   }
 
-  /** Writes both files of a full snapshot. The VM stays paused. Throws Fault. */
+  /** Writes both files of a snapshot. The VM stays paused. Throws Fault. */
   async createSnapshot(config: SnapshotCreate): Promise<void> {
     if (this.state !== "Paused") {
       throw new Fault(
         "Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running",
       );
     }
-    if (config.snapshot_type === "Diff") {
-      throw new Fault(
-        "Create snapshot error: Cannot get dirty bitmap: the QEMU stand-in makes full snapshots only",
-      );
-    }
     const { resources, accelerator } = this.#parts;
-    const pair = writeStateFile(config.snapshot_path, {
+    const state = {
       accelerator,
       machine_config: resources.machine,
       drives: resources.drives,
@@ -136,25 +132,30 @@ export class MicroVm {
       entropy: resources.entropy ?? null,
       balloon: resources.balloon ?? null,
       mmds_config: resources.mmdsConfig ?? null,
-    });
-    if (this.#isMigrated) {
-      // QEMU refuses a second migration from where the first ended; the guest gets to run for a moment.
-      await this.#qemu.qmp.execute("cont");
-      await this.#qemu.qmp.execute("stop");
-      this.#isMigrated = false;
-    }
-    const bytes = resources.machine.mem_size_mib * MIB;
-    await using receiver = await MemoryReceiver.open(config.mem_file_path, pair, bytes);
+    };
     try {
-      await this.#qemu.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-      await this.#qemu.qmp.execute("migrate", { uri: receiver.uri });
-      await this.#migrated();
+      await writeStateFile(config.snapshot_path, state, async (path) => await this.#saveDevices(path));
+      using memory = await this.#openMemory();
+      writeMemoryFile(config.mem_file_path, memory, config.snapshot_type);
+    } catch (error) {
+      // A file grew beyond the limit. SIGXFSZ came with the error and is about to end this program: no answer.
+      if (error instanceof Error && errnoOf(error.cause) === EFBIG) await new Promise(() => undefined);
+      throw error;
+    }
+  }
+
+  async #saveDevices(filename: string): Promise<void> {
+    try {
+      // Made for Xen, it does just this: the devices without the memory, and QEMU stands as it stood.
+      await this.#qemu.qmp.execute("xen-save-devices-state", { filename, live: false });
     } catch (cause) {
       if (!(cause instanceof QmpError)) throw cause;
       throw new Fault(`Create snapshot error: Cannot save the microVM state: ${cause.message}`, { cause });
     }
-    this.#isMigrated = true;
-    await receiver.received;
+  }
+
+  async #openMemory(): Promise<GuestMemory> {
+    return await this.#qemu.openMemory(this.#parts.resources.machine.mem_size_mib * MIB);
   }
 
   /** The balloon; `what` starts the words if there is none. Throws Fault. */
@@ -206,26 +207,17 @@ export class MicroVm {
     }
   }
 
-  /** Waits until QEMU has read the whole snapshot. */
-  async #loaded(): Promise<void> {
+  /** Fills the memory, then has QEMU read the devices, and waits until it has. */
+  async #load(memoryFd: number): Promise<void> {
+    {
+      using memory = await this.#openMemory();
+      fillFromFile(memoryFd, memory);
+    }
+    await this.#qemu.qmp.execute("migrate-incoming", { uri: `fd:${DEVICES_FD}` });
     for (;;) {
       const status = await this.#qemu.qmp.execute("query-status");
       if (isObject(status) && status["status"] !== "inmigrate") return;
-      await sleep(MIGRATION_POLL_MS);
-    }
-  }
-
-  /** Waits until QEMU has sent the whole snapshot. Throws QmpError if it could not. */
-  async #migrated(): Promise<void> {
-    for (;;) {
-      const answer = await this.#qemu.qmp.execute("query-migrate");
-      const status = isObject(answer) ? answer["status"] : undefined;
-      if (status === "completed") return;
-      if (status === "failed" || status === "cancelled") {
-        const words = isObject(answer) ? answer["error-desc"] : undefined;
-        throw new QmpError(typeof words === "string" ? words : "QEMU could not send its state");
-      }
-      await sleep(MIGRATION_POLL_MS);
+      await sleep(LOAD_POLL_MS);
     }
   }
 

@@ -12,9 +12,9 @@ import type {
   RateLimiterConfig,
 } from "./bodies.ts";
 
-/** File descriptors that QEMU inherits: its monitor, and the memory of a snapshot. The console is its standard I/O. */
+/** File descriptors that QEMU inherits: its monitor, and the devices of a snapshot. The console is its standard I/O. */
 export const QMP_FD = 3;
-export const MEMORY_FD = 4;
+export const DEVICES_FD = 4;
 
 /** QEMU's cache of translated code, in MiB, which counts against the VMM's memory. */
 const TCG_CACHE_MIB = 64;
@@ -44,7 +44,9 @@ export function qemuArguments(machine: Machine): readonly string[] {
   const { config, accelerator } = machine;
   return [
     ["-name", `${machine.id},debug-threads=on`],
-    ["-M", "microvm,acpi=on,rtc=on", "-cpu", "max"],
+    ["-M", "microvm,acpi=on,rtc=on,suppress-vmdesc=on", "-cpu", "max"],
+    // What QEMU saves of devices has none of the parts around it that a whole migration has.
+    ["-global", "migration.send-configuration=off", "-global", "migration.store-global-state=off"],
     ["-accel", accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${TCG_CACHE_MIB}`],
     ["-m", `${config.mem_size_mib}M`, "-smp", String(config.vcpu_count)],
     ["-nodefaults", "-no-user-config", "-display", "none"],
@@ -66,7 +68,8 @@ export function qemuArguments(machine: Machine): readonly string[] {
 }
 
 function bootArguments(boot: Boot): readonly string[] {
-  if (boot.from === "snapshot") return ["-incoming", `fd:${MEMORY_FD}`];
+  // Deferred: the memory has to be there before the devices, some of which look at it.
+  if (boot.from === "snapshot") return ["-incoming", "defer"];
   const initrd = boot.initrd === null ? [] : ["-initrd", boot.initrd];
   return ["-kernel", boot.kernel, ...initrd, "-append", boot.commandLine];
 }

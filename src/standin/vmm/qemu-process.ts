@@ -4,7 +4,8 @@ import { closeSync } from "node:fs";
 import type { Duplex } from "node:stream";
 
 import { openConsolePipe } from "./console-pipe.ts";
-import { MEMORY_FD, QMP_FD } from "./qemu-arguments.ts";
+import { GuestMemory } from "./guest-memory.ts";
+import { DEVICES_FD, QMP_FD } from "./qemu-arguments.ts";
 import { Qmp, type QmpEvent } from "./qmp.ts";
 
 const QEMU = "/usr/bin/qemu-system-x86_64";
@@ -52,13 +53,13 @@ export class QemuProcess {
     });
   }
 
-  /** Starts QEMU. `memoryFd` is handed to it as the file that holds a snapshot's memory. */
-  static start(args: readonly string[], memoryFd: number | undefined, hooks: QemuHooks): QemuProcess {
+  /** Starts QEMU. `devicesFd` is handed to it as the file that holds a snapshot's devices. */
+  static start(args: readonly string[], devicesFd: number | undefined, hooks: QemuHooks): QemuProcess {
     const guarded = ["/bin/sh", "-c", GUARD, "sh", String(process.pid), QEMU, ...args];
     const consolePipe = openConsolePipe(hooks.onSerial);
     try {
       const child = spawn("/usr/bin/setpriv", ["--pdeathsig", "KILL", "--", ...guarded], {
-        stdio: ["pipe", consolePipe.writeFd, "pipe", "pipe", memoryFd ?? "ignore"],
+        stdio: ["pipe", consolePipe.writeFd, "pipe", "pipe", devicesFd ?? "ignore"],
         env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
       });
       return new QemuProcess(child, hooks, consolePipe.drained);
@@ -77,6 +78,16 @@ export class QemuProcess {
       const ended = await this.ended;
       throw new Error(qemuWords(ended), { cause: error });
     });
+  }
+
+  /** The guest's memory of `bytes` in this QEMU. Throws Error. */
+  async openMemory(bytes: number): Promise<GuestMemory> {
+    const { pid } = this.#child;
+    const answer = await this.qmp.execute("human-monitor-command", { "command-line": "gpa2hva 0" });
+    const address = /^Host virtual address for 0x0 \(.*\) is 0x([0-9a-f]+)/.exec(String(answer))?.[1];
+    if (pid === undefined || address === undefined)
+      throw new Error(`QEMU hides its memory: ${String(answer)}`);
+    return new GuestMemory(pid, Number.parseInt(address, 16), bytes);
   }
 
   writeSerial(chunk: Buffer): void {
@@ -105,4 +116,4 @@ function socketOf(child: ChildProcess, fd: number): Duplex {
   return stream as Duplex;
 }
 
-if (MEMORY_FD !== QMP_FD + 1) throw new Error("the memory's descriptor must come after the monitor's");
+if (DEVICES_FD !== QMP_FD + 1) throw new Error("the devices' descriptor must come after the monitor's");

@@ -1,40 +1,60 @@
 /** What has to be right before a snapshot's memory is loaded: its state file, and the devices that it names. */
-import { closeSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 
 import type { Accelerator } from "../shared/accelerator.ts";
-import type { SnapshotLoad } from "./bodies.ts";
+import type { MachineConfig, SnapshotLoad } from "./bodies.ts";
 import { Fault } from "./fault.ts";
 import { checkDriveFile, checkTap, type Resources } from "./resources.ts";
-import { openMemoryFile, readStateFile, type SnapshotState } from "./snapshot-files.ts";
+import { openMemoryFile } from "./memory-file.ts";
+import { readStateFile, type SnapshotState } from "./state-file.ts";
+
+const MIB = 1024 * 1024;
 
 export const RESTORE_FAILED = "Load snapshot error: Failed to restore from snapshot";
 
 export interface RestorePlan extends Disposable {
   /** What the snapshot was taken under, which is all that it can go on under. */
   readonly accelerator: Accelerator;
-  /** Stands at the start of the memory; closed with the plan. */
+  /** Both are closed with the plan. The first stands where the devices start. */
+  readonly devicesFd: number;
   readonly memoryFd: number;
 }
 
 /** Reads the state file, takes its devices over into `resources` and opens the memory file. Throws Fault. */
 export function prepareRestore(config: SnapshotLoad, resources: Resources, here: Accelerator): RestorePlan {
-  const state = readStateFile(config.snapshot_path);
+  using opened = new DisposableStack();
+  const keep = (fd: number): number => opened.adopt(fd, closeSync);
+  const { state, devicesOffset } = readStateFile(config.snapshot_path);
   if (state.accelerator === "kvm" && here !== "kvm") {
     throw new Fault(
       `${RESTORE_FAILED}: Invalid snapshot state: it was taken under KVM, which this host has not`,
     );
   }
   takeOver(state, config, resources);
+  const memoryFd = keep(openMemory(config, resources.machine));
   checkDevices(resources);
-  if (config.mem_backend?.backend_type === "Uffd") {
-    const why = "the QEMU stand-in loads memory from files only";
+  const devicesFd = keep(openSync(config.snapshot_path, "r"));
+  readSync(devicesFd, Buffer.alloc(devicesOffset));
+  const files = opened.move();
+  return {
+    accelerator: state.accelerator,
+    devicesFd,
+    memoryFd,
+    [Symbol.dispose]: () => files.dispose(),
+  };
+}
+
+function openMemory(config: SnapshotLoad, { huge_pages, mem_size_mib }: MachineConfig): number {
+  const failed = `${RESTORE_FAILED}: Failed to load guest memory: Error creating guest memory from`;
+  if (config.mem_backend?.backend_type === "Uffd")
+    throw new Fault(`${failed} uffd: the QEMU stand-in loads memory from files only`);
+  if (huge_pages === "2M") {
     throw new Fault(
-      `${RESTORE_FAILED}: Failed to load guest memory: Error creating guest memory from uffd: ${why}`,
+      `${failed} file: Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use uffd.`,
     );
   }
   const path = config.mem_backend?.backend_path ?? config.mem_file_path ?? "";
-  const memoryFd = openMemoryFile(path, state.pair);
-  return { accelerator: state.accelerator, memoryFd, [Symbol.dispose]: () => closeSync(memoryFd) };
+  return openMemoryFile(path, mem_size_mib * MIB);
 }
 
 function takeOver(state: SnapshotState, config: SnapshotLoad, resources: Resources): void {
@@ -43,7 +63,12 @@ function takeOver(state: SnapshotState, config: SnapshotLoad, resources: Resourc
   const known = new Set(state.network_interfaces.map((nic) => nic.iface_id));
   if ([...taps.keys()].some((id) => !known.has(id))) throw new Fault(`${unknown} Network Device.`);
   if (config.vsock_override !== null) throw new Fault(`${unknown} Vsock Device.`);
-  resources.machine = { ...state.machine_config, track_dirty_pages: config.track_dirty_pages };
+  const { huge_pages } = config;
+  resources.machine = {
+    ...state.machine_config,
+    track_dirty_pages: config.track_dirty_pages || config.enable_diff_snapshots,
+    huge_pages: huge_pages === "Snapshot" ? state.machine_config.huge_pages : huge_pages,
+  };
   resources.entropy = state.entropy ?? undefined;
   resources.balloon = state.balloon ?? undefined;
   resources.mmdsConfig = state.mmds_config ?? undefined;

@@ -51,7 +51,7 @@ export class Console {
 
   /** The last whole "tick N", or -1. */
   lastTick(): number {
-    const ticks = [...this.text().matchAll(/tick (\d+)\n/g)];
+    const ticks = [...this.text().matchAll(/tick (\d+)\r?\n/g)];
     return Number(ticks.at(-1)?.[1] ?? -1);
   }
 
