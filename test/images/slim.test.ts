@@ -254,7 +254,7 @@ describe("debian-slim without a daemon", () => {
       [randomness],
     );
     await clone.ssh(
-      'for path in /usr/bin/*.hidden /usr/sbin/*.hidden; do busybox mv "$path" "\${path%.hidden}"; done; ln -sf dash /bin/sh',
+      `for tool in ${hidden}; do path=$(command -v $tool.hidden) && busybox mv "$path" "$(busybox dirname "$path")/$tool"; done; ln -sf dash /bin/sh`,
     );
     const found = await clone.ask({
       machineId: "cat /etc/machine-id",
