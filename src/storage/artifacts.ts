@@ -6,10 +6,12 @@ import type { FileDigest } from "./digest.ts";
 import { type DigestStore, checkDigest } from "./digest-store.ts";
 import { type Downloaded, type Validators, download } from "./download.ts";
 import { type FileKind, checkKind } from "./file-kind.ts";
-import { filePathOf, openFileUrl } from "./file-url.ts";
+import { openFileUrl } from "./file-url.ts";
 import { createFile } from "./owned-file.ts";
+import { checkedUrl, withoutQuery } from "./remote-url.ts";
 import { SharedWork } from "./shared-work.ts";
 import { SparseWriter } from "./sparse-writer.ts";
+import { withinTime } from "./within-time.ts";
 
 /** What was learned of a URL: which file it gave, and by what that version is recognised. */
 const NoteSchema = Type.Object({
@@ -31,6 +33,8 @@ export interface ArtifactSettings {
   /** Tests stand an address of loopback in for an inner one. */
   readonly isInside?: (address: string) => boolean;
   readonly backoffMs?: number;
+  /** How long a store that is sent to may neither take a byte nor answer, in milliseconds. */
+  readonly uploadStallMs?: number;
 }
 
 /** One file that a client asks for by URL. */
@@ -57,9 +61,8 @@ export class Artifacts {
    * Throws `artifact_refused`, `artifact_unavailable`, `image_invalid`, `disk_full`.
    */
   async get(request: Wanted, signal?: AbortSignal): Promise<FileDigest> {
-    const url = this.#parse(request.url);
-    // From here on its URL is what it is called in errors and logs: a query may carry a signature.
-    const wanted = { ...request, url: request.url.replace(/[?#].*$/s, "") };
+    const url = checkedUrl(request.url, this.#settings.fileUrlDirs);
+    const wanted = { ...request, url: withoutQuery(request.url) };
     if (wanted.sha256 !== undefined) {
       const size = await this.#store.sizeOf(wanted.sha256);
       if (size !== undefined) {
@@ -74,25 +77,6 @@ export class Artifacts {
         url.protocol === "file:" ? this.#take(url, wanted, shared) : this.#download(url, wanted, shared),
       signal,
     );
-  }
-
-  #parse(text: string): URL {
-    const url = URL.parse(text);
-    if (url === null) throw new AppError("artifact_refused", `${JSON.stringify(text)} is not a URL.`);
-    switch (url.protocol) {
-      case "file:":
-        filePathOf(url, this.#settings.fileUrlDirs);
-        return url;
-      case "http:":
-      case "https:":
-        if (url.username === "" && url.password === "") return url;
-        throw new AppError("artifact_refused", "A URL with a user name or password in it is not fetched.");
-      default:
-        throw new AppError(
-          "artifact_refused",
-          `Artifacts are fetched from http, https and file URLs, not ${url.protocol}`,
-        );
-    }
   }
 
   /** What is known of the URL, if the store still has its file. */
@@ -133,7 +117,7 @@ export class Artifacts {
       let result: Downloaded;
       {
         await using handle = await createFile(staged, 0o600);
-        result = await this.#withinTime(wanted, signal, (bounded) =>
+        result = await withinTime(this.#settings.timeoutMs, wanted.url, signal, (bounded) =>
           download(url, new SparseWriter(handle), {
             maxBytes: this.#settings.maxBytes,
             freeBytes: bavail * bsize,
@@ -167,23 +151,5 @@ export class Artifacts {
     checkDigest(wanted.url, known.sha256, wanted.sha256);
     await checkKind(wanted.kind, this.#store.path(known.sha256), wanted.url);
     return { sha256: known.sha256, size_bytes: known.size_bytes };
-  }
-
-  async #withinTime<T>(
-    wanted: Wanted,
-    signal: AbortSignal,
-    work: (bounded: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    const timeout = AbortSignal.timeout(this.#settings.timeoutMs);
-    try {
-      return await work(AbortSignal.any([signal, timeout]));
-    } catch (error) {
-      if (!timeout.aborted || signal.aborted) throw error;
-      const seconds = Math.round(this.#settings.timeoutMs / 1000);
-      throw new AppError(
-        "artifact_unavailable",
-        `${wanted.url} could not be fetched within ${seconds} seconds.`,
-      );
-    }
   }
 }

@@ -14,6 +14,8 @@ export interface Validators {
 
 export interface DownloadOptions {
   readonly maxBytes: number;
+  /** What is thrown for a larger file; `artifact_refused` unless given. */
+  readonly tooLarge?: ((maxBytes: number) => AppError) | undefined;
   /** Room that is there, in bytes. */
   readonly freeBytes: number;
   /** The version that we have already: the answer may be that it is still the same. */
@@ -74,7 +76,7 @@ export async function download(
       }
       const total = await beginBody(url, response, writer, options);
       partial = { etag: headerOf(response, "etag"), last_modified: headerOf(response, "last-modified") };
-      await takeBody(response, writer, options.maxBytes);
+      await takeBody(response, writer, options);
       if (total !== undefined && writer.length !== total) {
         throw new BrokenTransfer(`it ended after ${writer.length} of ${total} bytes`);
       }
@@ -190,27 +192,30 @@ async function beginBody(
   }
   if (length === undefined) return undefined;
   const total = writer.length + length;
-  if (total > options.maxBytes) return failed(tooLarge(options.maxBytes));
+  if (total > options.maxBytes) return failed(tooLarge(options));
   if (length > options.freeBytes) return failed(diskFull());
   return total;
 }
 
-function tooLarge(maxBytes: number): AppError {
-  return new AppError(
-    "artifact_refused",
-    `The artifact is larger than ${maxBytes} bytes, the largest that is fetched.`,
+function tooLarge({ maxBytes, tooLarge: given }: DownloadOptions): AppError {
+  return (
+    given?.(maxBytes) ??
+    new AppError(
+      "artifact_refused",
+      `The artifact is larger than ${maxBytes} bytes, the largest that is fetched.`,
+    )
   );
 }
 
 async function takeBody(
   response: Dispatcher.ResponseData,
   writer: SparseWriter,
-  maxBytes: number,
+  options: DownloadOptions,
 ): Promise<void> {
   for await (const chunk of response.body) {
     const bytes: unknown = chunk;
     if (!(bytes instanceof Uint8Array)) throw new TypeError("a body that is not bytes");
-    if (writer.length + bytes.length > maxBytes) throw tooLarge(maxBytes);
+    if (writer.length + bytes.length > options.maxBytes) throw tooLarge(options);
     await writer.write(bytes);
   }
 }

@@ -162,6 +162,7 @@ export function damaged(
 export function unreadable(id: SnapshotId, artifact: ArtifactKind, error: unknown): unknown {
   const errno = errnoOf(error);
   if (errno === "ENOENT") return damaged(id, artifact, "a regular file", "nothing", error);
+  if (errno === "ELOOP") return damaged(id, artifact, "a regular file", "a link", error);
   if (errno === "EIO") return damaged(id, artifact, "a file that can be read", "an error of the disk", error);
   return storageError(error, `Reading the ${artifact} of the snapshot ${id}`);
 }

@@ -1,14 +1,27 @@
 import { type Hash, createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 
-const ZEROS = Buffer.alloc(64 * 1024);
+/** The grain of holes: a page of the guest, and a block of the usual filesystems. */
+const GRAIN = 4096;
+const ZEROS = Buffer.alloc(GRAIN);
 
 function isZero(bytes: Uint8Array): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROS.length) {
-    const piece = bytes.subarray(at, at + ZEROS.length);
-    if (ZEROS.compare(piece, 0, piece.length, 0, piece.length) !== 0) return false;
+  return ZEROS.compare(bytes, 0, bytes.length, 0, bytes.length) === 0;
+}
+
+/** The runs of `bytes`, which belong at `at`, that are not zero: `from` up to, but not with, `to`, in whole grains of the file. */
+function* runs(bytes: Uint8Array, at: number): Generator<{ from: number; to: number }> {
+  let begin: number | undefined;
+  for (let from = 0; from < bytes.length; ) {
+    const to = Math.min(bytes.length, from + GRAIN - ((at + from) % GRAIN));
+    if (!isZero(bytes.subarray(from, to))) begin ??= from;
+    else if (begin !== undefined) {
+      yield { from: begin, to: from };
+      begin = undefined;
+    }
+    from = to;
   }
-  return true;
+  if (begin !== undefined) yield { from: begin, to: bytes.length };
 }
 
 /** Writes a stream into a file, hashes it on the way and leaves holes where it is zero. */
@@ -28,14 +41,9 @@ export class SparseWriter {
 
   async write(bytes: Uint8Array): Promise<void> {
     this.#hash.update(bytes);
-    if (!isZero(bytes)) {
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesWritten } = await this.#handle.write(
-          bytes,
-          done,
-          bytes.length - done,
-          this.#length + done,
-        );
+    for (const { from, to } of runs(bytes, this.#length)) {
+      for (let done = from; done < to; ) {
+        const { bytesWritten } = await this.#handle.write(bytes, done, to - done, this.#length + done);
         done += bytesWritten;
       }
     }

@@ -2,6 +2,7 @@ import { readdir, statfs } from "node:fs/promises";
 import { AppError } from "../contract/errors.ts";
 import { type MachineId, type SnapshotId, isId, machineId, snapshotId } from "../contract/ids.ts";
 import type { Artifact } from "../contract/machine.ts";
+import type { ArtifactKind, RemoteSnapshot, UploadSnapshot, Uploaded } from "../contract/snapshot.ts";
 import type { Manifest, ManifestDraft } from "../model/manifest.ts";
 import type { ImageRef } from "../model/records.ts";
 import type { Log } from "../system/log.ts";
@@ -9,17 +10,28 @@ import { type ArtifactSettings, Artifacts } from "./artifacts.ts";
 import { Cloner, type CloneSetting } from "./clone.ts";
 import { DigestStore } from "./digest-store.ts";
 import { storageError } from "./errors.ts";
+import { fetchSnapshot } from "./fetch-snapshot.ts";
 import { prepareFilesystem } from "./filesystem.ts";
 import { Initrds } from "./initrd.ts";
 import { Layout } from "./layout.ts";
 import { LocalImages } from "./local-image.ts";
 import { boundLog } from "./log-bound.ts";
 import { MachineFolders } from "./machine-folders.ts";
+import { openSealed } from "./readable-file.ts";
 import { SharedWork } from "./shared-work.ts";
 import { SealedSnapshots } from "./sealed-snapshots.ts";
 import { SnapshotStaging, type VmmOwner } from "./snapshot-staging.ts";
 import { tailOf } from "./tail.ts";
-import type { CloneMode, FinishedSnapshot, MachineFiles, MadeDisk, Storage, StorageUsage } from "./types.ts";
+import type {
+  CloneMode,
+  FinishedSnapshot,
+  MachineFiles,
+  MadeDisk,
+  ReadableFile,
+  Storage,
+  StorageUsage,
+} from "./types.ts";
+import { type UploadSource, upload } from "./upload.ts";
 import { measure } from "./usage.ts";
 
 export interface StorageOptions {
@@ -59,6 +71,7 @@ class StorageRoom implements Storage {
   readonly #layout: Layout;
   readonly #machines: MachineFolders;
   readonly #snapshots: SealedSnapshots;
+  readonly #fetchSettings: ArtifactSettings;
   readonly #usage = new SharedWork<StorageUsage>();
   #parts: Opened | undefined;
 
@@ -67,10 +80,12 @@ class StorageRoom implements Storage {
     this.#layout = new Layout(options.rootDir);
     this.#machines = new MachineFolders(this.#layout);
     this.#snapshots = new SealedSnapshots(this.#layout);
+    const { artifacts, fileUrlDirs } = options;
+    this.#fetchSettings = { ...FETCH_LIMITS, ...artifacts, fileUrlDirs };
   }
 
   async open(): Promise<void> {
-    const { rootDir, imageDir, fileUrlDirs, cloneMode: setting, log, artifacts } = this.#options;
+    const { rootDir, imageDir, cloneMode: setting, log } = this.#options;
     const found = await prepareFilesystem(this.#layout);
     if (setting === "reflink" && found === "copy") {
       throw new Error(
@@ -92,7 +107,7 @@ class StorageRoom implements Storage {
       store,
       initrds,
       images: new LocalImages(imageDir, store, initrds),
-      artifacts: new Artifacts(store, { ...FETCH_LIMITS, ...artifacts, fileUrlDirs }),
+      artifacts: new Artifacts(store, this.#fetchSettings),
       staging: new SnapshotStaging(this.#layout, cloner),
     };
   }
@@ -253,6 +268,36 @@ class StorageRoom implements Storage {
 
   dropMemoryBase(machine: MachineId): Promise<void> {
     return this.#machines.dropMemoryBase(machine);
+  }
+
+  openArtifact(id: SnapshotId, kind: ArtifactKind): Promise<ReadableFile> {
+    return openSealed(this.#layout, this.#snapshots, id, kind);
+  }
+
+  uploadArtifacts(
+    id: SnapshotId,
+    plan: UploadSnapshot,
+    kindOf: (artifactId: string) => ArtifactKind | undefined,
+    signal?: AbortSignal,
+  ): Promise<Uploaded> {
+    const source: UploadSource = {
+      check: (what) => this.#snapshots.check(id, what),
+      open: (kind) => this.openArtifact(id, kind),
+    };
+    const { uploadStallMs: stallMs, backoffMs } = this.#options.artifacts ?? {};
+    return upload(source, plan, kindOf, { stallMs, backoffMs }, signal);
+  }
+
+  fetchSnapshot(
+    remote: RemoteSnapshot,
+    signal?: AbortSignal,
+  ): Promise<FinishedSnapshot & { manifest_content: Manifest }> {
+    const { store, cloner } = this.#opened;
+    return fetchSnapshot(
+      { layout: this.#layout, store, cloner, settings: this.#fetchSettings },
+      remote,
+      signal,
+    );
   }
 
   async removeSnapshot(id: SnapshotId): Promise<void> {

@@ -4,6 +4,7 @@ import type { TestContext } from "node:test";
 import { type MachineId, type SnapshotId, machineId } from "../../../src/contract/ids.ts";
 import type { ManifestDraft } from "../../../src/model/manifest.ts";
 import type { ImageRef } from "../../../src/model/records.ts";
+import type { StorageOptions } from "../../../src/storage/storage.ts";
 import type { FinishedSnapshot, Storage } from "../../../src/storage/types.ts";
 import { type Place, openStorage, writeImage } from "./support.ts";
 
@@ -20,8 +21,11 @@ export interface WithMachine extends Place {
 }
 
 /** A storage with one machine, which has a disk. */
-export async function withMachine(t: TestContext): Promise<WithMachine> {
-  const place = await openStorage(t);
+export async function withMachine(
+  t: TestContext,
+  options: Partial<StorageOptions> = {},
+): Promise<WithMachine> {
+  const place = await openStorage(t, options);
   const { rootfs } = await writeImage(place.imageDir, "slim");
   const image = await place.storage.localImage("slim");
   await place.storage.makeMachine(M);
