@@ -10,7 +10,7 @@ import { makeSeed } from "./seed.ts";
 import type { SshTarget } from "./ssh.ts";
 import { askForReset, syncDisks } from "./tasks.ts";
 import type { GuestAddress, Guests } from "./types.ts";
-import { makeUnique } from "./unique.ts";
+import { makeUnique } from "./unique/unique.ts";
 
 export interface GuestsOptions {
   /** The daemon's root: the daemon's own key lies below it in `keys/`. */

@@ -1,14 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { AppError, messageOf } from "../contract/errors.ts";
-import { RECEIPT_ITEMS, type ReceiptEntry } from "../contract/machine.ts";
-import type { Log } from "../system/log.ts";
-import { logIn } from "./readiness.ts";
-import { SEED_PATHS } from "./seed.ts";
-import { seedFiles, seedText, withoutPadding } from "./seed-files.ts";
-import type { SshTarget } from "./ssh.ts";
-import type { CommandEnd } from "./ssh-command.ts";
-import type { NewSeed } from "./types.ts";
-import { UNIQUE_SCRIPT } from "./unique-script.ts";
+import { AppError, messageOf } from "../../contract/errors.ts";
+import { RECEIPT_ITEMS, type ReceiptEntry } from "../../contract/machine.ts";
+import type { Log } from "../../system/log.ts";
+import { logIn } from "../readiness.ts";
+import { SEED_PATHS } from "../seed.ts";
+import { seedFiles, seedText, withoutPadding } from "../seed-files.ts";
+import type { SshTarget } from "../ssh.ts";
+import type { CommandEnd } from "../ssh-command.ts";
+import type { NewSeed } from "../types.ts";
+import { UNIQUE_SCRIPT } from "./script.ts";
 
 /** A login shell of any kind hands over to the one that the script is written for. */
 const COMMAND = `exec /bin/sh -c '${UNIQUE_SCRIPT.replaceAll("'", `'\\''`)}'`;
