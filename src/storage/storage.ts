@@ -10,6 +10,7 @@ import { type ArtifactSettings, Artifacts } from "./artifacts.ts";
 import { Cloner, type CloneSetting } from "./clone.ts";
 import { DigestStore } from "./digest-store.ts";
 import { storageError } from "./errors.ts";
+import { fetchImage } from "./fetch-image.ts";
 import { fetchSnapshot } from "./fetch-snapshot.ts";
 import { prepareFilesystem } from "./filesystem.ts";
 import { Initrds } from "./initrd.ts";
@@ -48,8 +49,6 @@ export interface StorageOptions {
 }
 
 const FETCH_LIMITS = { maxBytes: 64 * 1024 ** 3, timeoutMs: 60 * 60_000 };
-/** Images that come without a manifest are logged in to as root. */
-const DEFAULT_USER = "root";
 
 /** The storage room. Nothing is touched before `open`. */
 export function createStorage(options: StorageOptions): Storage {
@@ -131,35 +130,9 @@ class StorageRoom implements Storage {
     }
   }
 
-  async fetchImage(artifact: Artifact, signal?: AbortSignal): Promise<ImageRef> {
+  fetchImage(artifact: Artifact, signal?: AbortSignal): Promise<ImageRef> {
     const { artifacts, images, initrds } = this.#opened;
-    const { kernel_image_url, rootfs_url, kernel_sha256, rootfs_sha256 } = artifact;
-    // When one of the two fails, the other is broken off.
-    const failed = new AbortController();
-    const either = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
-    const fetches = [
-      artifacts.get({ kind: "kernel", url: kernel_image_url, sha256: kernel_sha256 }, either),
-      artifacts.get({ kind: "rootfs", url: rootfs_url, sha256: rootfs_sha256 }, either),
-    ] as const;
-    try {
-      const [kernel, rootfs] = await Promise.all(fetches);
-      const drivers = await images.modulesFor(kernel.sha256);
-      const initrd_sha256 = await initrds.make(drivers?.folder ?? this.#options.imageDir, drivers?.modules);
-      return {
-        kernel_sha256: kernel.sha256,
-        initrd_sha256,
-        rootfs_sha256: rootfs.sha256,
-        rootfs_size_bytes: rootfs.size_bytes,
-        kernel_image_url,
-        rootfs_url,
-        default_user: DEFAULT_USER,
-      };
-    } catch (error) {
-      failed.abort(error);
-      await Promise.allSettled(fetches);
-      signal?.throwIfAborted();
-      throw storageError(error, "Fetching the artifact");
-    }
+    return fetchImage({ artifacts, images, initrds, imageDir: this.#options.imageDir }, artifact, signal);
   }
 
   async imageFiles(image: ImageRef): Promise<{ kernel: string; initrd: string; rootfs: string }> {

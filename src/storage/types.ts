@@ -148,8 +148,9 @@ export interface Storage {
   /**
    * Sends artifacts as parts of multipart uploads, each part to its own presigned URL by PUT, a few at a time, a part
    * that fails again a few times. `kindOf` says which file an artifact id means. The plan is checked first: parts cover
-   * each artifact without gap or overlap, URLs are ones that this daemon talks to. Throws `bad_request`,
-   * `artifact_not_found`, `artifact_refused`, `upload_failed`, or the signal's reason.
+   * each artifact without gap or overlap, URLs are ones that this daemon talks to; files that are sent are undamaged. An
+   * ETag is told as the store wrote it, quotes included, which S3's CompleteMultipartUpload takes. Throws `bad_request`,
+   * `artifact_not_found`, `artifact_refused`, `snapshot_invalid`, `upload_failed`, or the signal's reason.
    */
   uploadArtifacts(
     id: SnapshotId,
@@ -160,8 +161,9 @@ export interface Storage {
   /**
    * Downloads a snapshot that another host made: manifest first, then the rest, into staging; each with its size and
    * SHA-256 checked, broken downloads resumed; sealed like our own and put in place in one rename. The image's kernel and
-   * initrd must be in the store. Throws `bad_request` (no download_url, no digest, two of a kind), `artifact_refused`,
-   * `snapshot_unavailable`, `snapshot_invalid`, `snapshot_exists`, `disk_full`, or the signal's reason.
+   * initrd must be in the store. Throws `bad_request` (no download_url, no digest, two of a kind, another snapshot than the
+   * manifest's), `artifact_refused`, `image_invalid`, `snapshot_unavailable`, `snapshot_invalid`, `snapshot_exists`,
+   * `disk_full`, or the signal's reason.
    */
   fetchSnapshot(
     remote: RemoteSnapshot,
