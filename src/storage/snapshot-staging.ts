@@ -15,8 +15,6 @@ import { type Written, copyWritten } from "./vmm-written.ts";
 const MIB = 1024 * 1024;
 /** A real state file has some 100 KiB. */
 const MOST_STATE_BYTES = 64 * MIB;
-/** A VMM may write its devices behind the memory, and what it needs to find its way in it. */
-const mostMemoryBytes = (memoryBytes: number): number => 2 * memoryBytes + 64 * MIB;
 
 /** The VMM that is to write a snapshot, and how much memory its guest has. */
 export interface VmmOwner {
@@ -158,7 +156,7 @@ export class SnapshotStaging {
       what: "the memory file",
       uid,
       minBytes: memoryBytes,
-      maxBytes: mostMemoryBytes(memoryBytes),
+      maxBytes: memoryBytes,
     };
     const work = [
       sealFile(paths.disk),

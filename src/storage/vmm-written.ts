@@ -33,13 +33,14 @@ export async function openWritten(
   if (uid !== expected.uid) throw unexpected(expected, `it belongs to uid ${uid}, not ${expected.uid}`);
   if (nlink > MOST_LINKS) throw unexpected(expected, `it has ${nlink} names`);
   if (size < expected.minBytes || size > expected.maxBytes) {
-    throw unexpected(
-      expected,
-      `it has ${size} bytes, and should have between ${expected.minBytes} and ${expected.maxBytes}`,
-    );
+    throw unexpected(expected, `it has ${size} bytes, and should have ${lengthText(expected)}`);
   }
   const kept = undo.move();
   return { handle, size, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+function lengthText({ minBytes, maxBytes }: Written): string {
+  return minBytes === maxBytes ? `${minBytes}` : `between ${minBytes} and ${maxBytes}`;
 }
 
 async function open(path: string, expected: Written): Promise<FileHandle> {
