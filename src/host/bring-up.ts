@@ -1,25 +1,40 @@
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { GuestConfig, Ready } from "../contract/machine.ts";
-import type { ImageRef, MachineRecord, OperationRecord } from "../model/records.ts";
+import type { GuestIdentity } from "../guest/types.ts";
+import type { Manifest } from "../model/manifest.ts";
+import type { HardwareRecord, ImageRef, MachineRecord, OperationRecord } from "../model/records.ts";
+import type { Slot } from "../network/types.ts";
 import type { HostContext } from "./context.ts";
 import { operationId } from "./operation-id.ts";
-import { placeIn, reserveMemory, runGuest, takeSlot } from "./run-guest.ts";
+import { announce, type Risen, runGuest } from "./run-guest.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
+import { limitsOf, placeIn, reserveMemory, takeSlot, type WayUp } from "./way-up.ts";
 
 /** A machine that is wanted, with everything decided but nothing done. */
 export interface MachinePlan {
-  readonly operation: "create" | "restore";
+  readonly operation: "create" | "restore" | "fork";
   readonly id: MachineId;
   readonly request_sha256: string;
   readonly image: ImageRef;
   /** Whose disk it starts from; without it, the image's. */
   readonly snapshot_id?: SnapshotId;
+  /** The snapshot's manifest, when it goes on where that stood instead of booting. */
+  readonly frozen?: Manifest;
   readonly vcpus: number;
   readonly memory_mib: number;
   readonly storage_bytes: number | undefined;
   readonly ready: Ready;
   readonly guest_config: GuestConfig;
+  readonly hardware: HardwareRecord;
+}
+
+/** A machine that has memory, an identity and a place, and nothing on the disk yet. */
+export interface Prepared {
+  readonly plan: MachinePlan;
+  readonly record: MachineRecord & Required<Pick<MachineRecord, "vmm">>;
+  readonly slot: Slot;
+  readonly identity: GuestIdentity;
 }
 
 /**
@@ -33,73 +48,113 @@ export async function bringUp(
   trace: Trace,
   signal: AbortSignal,
 ): Promise<MachineRecord> {
-  const { state, network, storage, guests, clock } = context;
-  const { id, snapshot_id } = plan;
   return await withUndo(trace.log, async (undo) => {
     const way = { context, trace, undo, signal };
     const operation: OperationRecord = {
-      id: operationId(plan.operation, id),
+      id: operationId(plan.operation, plan.id),
       kind: plan.operation,
-      machine_id: id,
-      started_at: clock.now(),
+      machine_id: plan.id,
+      started_at: context.clock.now(),
     };
-    reserveMemory(way, id, plan.memory_mib);
-    const hostname = plan.guest_config.hostname ?? id;
-    const identity = await trace.step("identity", () =>
-      guests.makeIdentity({
-        hostname,
-        default_user: plan.image.default_user,
-        guest_config: plan.guest_config,
-        resolvers: network.resolvers,
-      }),
-    );
-    const slot = await takeSlot(way);
-
-    const record = {
-      id,
-      phase: "starting" as const,
-      request_sha256: plan.request_sha256,
-      image: plan.image,
-      ...(snapshot_id === undefined ? {} : { snapshot_id }),
-      vcpus: plan.vcpus,
-      memory_mib: plan.memory_mib,
-      storage_bytes: plan.storage_bytes ?? plan.image.rootfs_size_bytes,
-      ready: plan.ready,
-      disk_clone: storage.cloneMode,
-      identity: {
-        hostname,
-        guest_machine_id: identity.guest_machine_id,
-        ssh_host_public_key: identity.ssh_host_public_key,
-        seed_sha256: identity.seed_sha256,
-      },
-      ...placeIn(context, slot),
-      created_at: clock.now(),
-    };
+    const prepared = await prepare(way, plan);
     await trace.step("intent", () =>
-      state.commit({ put: "operation", record: operation }, { put: "machine", record }),
+      context.state.commit(
+        { put: "operation", record: operation },
+        { put: "machine", record: prepared.record },
+      ),
     );
     // Knows whether everything after it could be undone.
-    undo.push("record", async (failed) => {
-      if (failed.length === 0) {
-        await state.commit({ drop: "machine", id }, { drop: "operation", id: operation.id });
-        return;
-      }
-      // The intent stays: the next start, or a delete, takes up what could not be undone now.
-      const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
-      const latest = state.state.machines.get(id) ?? record;
-      await state.commit({ put: "machine", record: { ...latest, phase: "failed", error } });
-    });
+    undo.push("record", (failed) => undoRecord(context, prepared, operation, failed));
+    const risen = await raise(way, prepared);
+    await announce(context, [risen], operation, trace);
+    return risen.record;
+  });
+}
 
-    await storage.makeMachine(id);
-    undo.push("files", () => storage.removeMachine(id));
-    const disk = await trace.step("disk", () =>
-      snapshot_id === undefined
-        ? storage.cloneImageDisk(plan.image, id, plan.storage_bytes)
-        : storage.cloneSnapshotDisk(snapshot_id, id, plan.storage_bytes),
-    );
-    await trace.step("seed", () => storage.writeSeed(id, identity.seed));
+/** What a machine needs before its intent is written down: memory, an identity, a slot. Throws `host_full`, `bad_request`. */
+export async function prepare(way: WayUp, plan: MachinePlan): Promise<Prepared> {
+  const { context, trace } = way;
+  const { guests, network, storage, clock } = context;
+  const { id, snapshot_id, memory_mib, vcpus } = plan;
+  reserveMemory(way, id, memory_mib);
+  const hostname = plan.guest_config.hostname ?? id;
+  const identity = await trace.step("identity", () =>
+    guests.makeIdentity({
+      hostname,
+      default_user: plan.image.default_user,
+      guest_config: plan.guest_config,
+      resolvers: network.resolvers,
+    }),
+  );
+  const slot = await takeSlot(way);
+  const storage_bytes = plan.storage_bytes ?? plan.image.rootfs_size_bytes;
+  const record = {
+    id,
+    phase: "starting" as const,
+    request_sha256: plan.request_sha256,
+    image: plan.image,
+    // The snapshot of a fork is nobody's to name: it goes with the fork.
+    ...(snapshot_id === undefined || plan.operation === "fork" ? {} : { snapshot_id }),
+    vcpus,
+    memory_mib,
+    storage_bytes,
+    ready: plan.ready,
+    disk_clone: storage.cloneMode,
+    hardware: plan.hardware,
+    identity: {
+      hostname,
+      guest_machine_id: identity.guest_machine_id,
+      ssh_host_public_key: identity.ssh_host_public_key,
+      seed_sha256: identity.seed_sha256,
+      own_login_key: true,
+    },
+    ...placeIn(context, slot, { vcpus, memory_mib, storage_bytes }),
+    created_at: clock.now(),
+  };
+  return { plan, record, slot, identity };
+}
 
-    const planned = { ...record, storage_bytes: disk.size_bytes, disk_clone: disk.clone };
-    return await runGuest(way, planned, slot, operation);
+/** Takes back the record of a machine whose way up failed, unless what it names could not be undone. */
+export async function undoRecord(
+  { state }: HostContext,
+  { record, plan }: Prepared,
+  operation: OperationRecord,
+  failed: readonly string[],
+): Promise<void> {
+  const { id } = record;
+  if (failed.length === 0) {
+    await state.commit({ drop: "machine", id }, { drop: "operation", id: operation.id });
+    return;
+  }
+  // The intent stays: the next start, or a delete, takes up what could not be undone now.
+  const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
+  const latest = state.state.machines.get(id) ?? record;
+  await state.commit({ put: "machine", record: { ...latest, phase: "failed", error } });
+}
+
+/** From the intent to a guest that is ready: folder, disk, seed, and what every machine does that comes up. */
+export async function raise(way: WayUp, { plan, record, slot, identity }: Prepared): Promise<Risen> {
+  const { context, trace, undo } = way;
+  const { storage } = context;
+  const { id, snapshot_id } = plan;
+  await storage.makeMachine(id);
+  undo.push("files", () => storage.removeMachine(id));
+  const disk = await trace.step("disk", () =>
+    snapshot_id === undefined
+      ? storage.cloneImageDisk(plan.image, id, plan.storage_bytes)
+      : storage.cloneSnapshotDisk(snapshot_id, id, plan.storage_bytes),
+  );
+  await trace.step("seed", () => storage.writeSeed(id, identity.seed));
+  const { hostname } = record.identity;
+  const seed = { bytes: identity.seed, sha256: identity.seed_sha256, hostname };
+  const sized = { ...record, storage_bytes: disk.size_bytes, disk_clone: disk.clone };
+  return await runGuest(way, {
+    machine: { ...sized, vmm: { ...record.vmm, limits: limitsOf(sized) } },
+    slot,
+    hardware: plan.hardware,
+    metadata: identity.metadata,
+    ...(plan.frozen === undefined || snapshot_id === undefined
+      ? {}
+      : { frozen: { snapshot: snapshot_id, manifest: plan.frozen, seed } }),
   });
 }

@@ -22,11 +22,13 @@ export async function layDown(
   operation?: OperationRecord,
 ): Promise<MachineRecord> {
   const { state, network, storage, vmms } = context;
-  const { slot, vmm, error: _error, paused: _paused, ...kept } = record;
+  const { slot, vmm, error: _error, paused: _paused, has_memory_base: _base, ...kept } = record;
   const place = slot === undefined ? undefined : network.slot(slot.index);
   if (place !== undefined && vmm !== undefined)
     await trace.step("jail", () => vmms.release({ ...vmm, netns_path: place.netns_path }));
   await storage.takeBack(record.id);
+  // Only a VMM that goes on can tell what changed since.
+  await storage.dropMemoryBase(record.id);
   const after: MachineRecord = { ...kept, ...(slot === undefined ? {} : { last_slot: slot.index }), ...how };
   const ended = operation === undefined ? [] : [{ drop: "operation", id: operation.id } as const];
   await trace.step("done", () => state.commit({ put: "machine", record: after }, ...ended));

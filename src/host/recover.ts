@@ -3,9 +3,11 @@ import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
 import { finishDeleteSnapshot } from "./delete-snapshot.ts";
+import { undoFetch } from "./fetch-snapshot.ts";
 import { inUse } from "./in-use.ts";
 import { holdAsRecorded } from "./pause.ts";
 import { finishResize } from "./resize.ts";
+import { undoSnapshot } from "./snapshot.ts";
 import { undoStart } from "./start.ts";
 import { finishStop } from "./stop.ts";
 import { Trace } from "./trace.ts";
@@ -30,7 +32,11 @@ export async function recover(context: HostContext): Promise<void> {
     if (machine.phase === "running" && !ending.has(machine.id))
       await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
   }
-  for (const operation of operations.values()) {
+  // Whether a fetched snapshot stays is known once it is clear which restores of it there are.
+  const order = [...operations.values()].sort(
+    (a, b) => Number(a.kind === "fetch-snapshot") - Number(b.kind === "fetch-snapshot"),
+  );
+  for (const operation of order) {
     await settle(context, operation.id, async () => {
       const direction = await takeUp(context, operation);
       log.info({ operation: operation.id, direction }, "an operation of a former run was taken up");
@@ -66,7 +72,7 @@ async function adoptOrRecordDeath(context: HostContext, machine: MachineRecord):
 }
 
 async function takeUp(context: HostContext, operation: OperationRecord): Promise<"forward" | "back"> {
-  const { state, storage } = context;
+  const { state } = context;
   const trace = new Trace(context.log);
   const { machine_id, snapshot_id } = operation;
   switch (operation.kind) {
@@ -88,7 +94,8 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
       return "back";
     case "resize": {
       const machine = machine_id === undefined ? undefined : state.state.machines.get(machine_id);
-      if (machine === undefined || machine.vmm !== undefined)
+      const withVmm = machine !== undefined && context.live.has(machine.id);
+      if (machine === undefined || (machine.vmm !== undefined && !withVmm))
         await state.commit({ drop: "operation", id: operation.id });
       else await finishResize(context, machine, operation, trace);
       return "forward";
@@ -103,11 +110,10 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
       return "forward";
     }
     case "snapshot":
-      // The guest may still stand still.
-      if (machine_id !== undefined) await holdAsRecorded(context, machine_id);
-      if (snapshot_id !== undefined && !state.state.snapshots.has(snapshot_id))
-        await storage.removeSnapshot(snapshot_id);
-      await state.commit({ drop: "operation", id: operation.id });
+      await undoSnapshot(context, operation);
+      return "back";
+    case "fetch-snapshot":
+      await undoFetch(context, operation, trace);
       return "back";
     case "delete-snapshot":
       if (snapshot_id !== undefined) await finishDeleteSnapshot(context, snapshot_id, operation, trace);

@@ -1,15 +1,22 @@
 import { AppError } from "../contract/errors.ts";
 import { machineId, type SnapshotId } from "../contract/ids.ts";
 import type { RestoreSnapshot } from "../contract/snapshot.ts";
+import type { Manifest } from "../model/manifest.ts";
 import type { SnapshotRecord } from "../model/records.ts";
 import { bringUp } from "./bring-up.ts";
+import { judge } from "./compatibility.ts";
 import type { HostContext } from "./context.ts";
 import type { Created } from "./create.ts";
 import { creation } from "./creation.ts";
+import { withSnapshot } from "./fetch-snapshot.ts";
+import { refuseWithoutHugePages } from "./huge-pages.ts";
 import { requestDigest, withoutQuery } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
 
-/** POST /snapshots/{id}/restore: a new machine from a snapshot's disk, with an identity of its own. Throws `AppError`. */
+/**
+ * POST /snapshots/{id}/restore: a new machine from a snapshot, with an identity of its own. One with memory goes on where
+ * it stood, unless the request says `memory: false`; then, and from a disk alone, it boots. Throws `AppError`.
+ */
 export async function restoreSnapshot(
   context: HostContext,
   snapshot: SnapshotId,
@@ -18,49 +25,40 @@ export async function restoreSnapshot(
 ): Promise<Created> {
   refuseContradictions(snapshot, request);
   const id = machineId(request.machine_id);
-  const { local_snapshot: _local, ...body } = request;
-  const request_sha256 = requestDigest({
-    ...body,
-    snapshot_id: snapshot,
-    memory: request.memory ?? false,
-    ready: request.ready ?? "ssh",
-    guest_config: request.guest_config ?? {},
-  });
-  return await creation(context, id, request_sha256, async (signal) => {
-    // Held until the machine runs, together with other restores: nobody deletes the disk while it is being cloned.
-    using _lock = await context.snapshotLocks.acquireShared(snapshot);
-    const record = context.state.state.snapshots.get(snapshot);
-    if (record === undefined) {
-      if (request.snapshot !== undefined) {
-        throw new AppError(
-          "not_supported",
-          `snapshot ${snapshot} is not on this host, and it cannot be downloaded yet`,
-          {
-            details: { field: "snapshot" },
-          },
-        );
-      }
-      throw new AppError("snapshot_not_found", `there is no snapshot ${snapshot}`);
-    }
-    refuseOtherImage(record, request);
-    return await bringUp(
-      context,
-      {
-        operation: "restore",
-        id,
-        request_sha256,
-        image: record.image,
-        snapshot_id: snapshot,
-        vcpus: request.vcpus ?? record.vcpus,
-        memory_mib: request.memory_mib ?? record.memory_mib,
-        storage_bytes: request.storage_bytes,
-        ready: request.ready ?? "ssh",
-        guest_config: request.guest_config ?? {},
-      },
-      trace,
-      signal,
-    );
-  });
+  const { local_snapshot: _local, guest_config = {}, ...body } = request;
+  const request_sha256 = requestDigest({ ...body, snapshot_id: snapshot, guest_config });
+  return await creation(context, id, request_sha256, (signal) =>
+    // Held until the machine runs, together with other restores: nobody deletes the files while they are being used.
+    withSnapshot(context, snapshot, request.snapshot, { signal, trace }, async (record) => {
+      refuseOtherImage(record, request);
+      const manifest = await context.storage.readManifest(snapshot);
+      const live = isLive(record, request);
+      if (live) refuseOtherHardware(record, request);
+      await trace.step("check", () => context.storage.checkSnapshot(snapshot, live ? "all" : "disk"));
+      await refuseIncompatible(context, snapshot, manifest, live);
+      const memory_mib = request.memory_mib ?? record.memory_mib;
+      await refuseWithoutHugePages(manifest.hardware, memory_mib);
+      return await bringUp(
+        context,
+        {
+          operation: "restore",
+          id,
+          request_sha256,
+          image: record.image,
+          snapshot_id: snapshot,
+          ...(live ? { frozen: manifest } : {}),
+          vcpus: request.vcpus ?? record.vcpus,
+          memory_mib,
+          storage_bytes: request.storage_bytes,
+          ready: request.ready ?? (live ? manifest.ready : "ssh"),
+          guest_config,
+          hardware: manifest.hardware,
+        },
+        trace,
+        signal,
+      );
+    }),
+  );
 }
 
 function refuseContradictions(snapshot: SnapshotId, request: RestoreSnapshot): void {
@@ -77,15 +75,50 @@ function refuseContradictions(snapshot: SnapshotId, request: RestoreSnapshot): v
       );
     }
   }
-  if (request.memory === true) {
+}
+
+/** Whether the machine shall go on where the snapshot stood. Throws `snapshot_incompatible` when there is no memory to do so. */
+function isLive({ id, memory_kind = "none" }: SnapshotRecord, { memory }: RestoreSnapshot): boolean {
+  if (memory_kind !== "none") return memory !== false;
+  if (memory !== true) return false;
+  throw new AppError(
+    "snapshot_incompatible",
+    `snapshot ${id} holds no memory to restore: it is a disk snapshot`,
+    { details: { field: "memory" } },
+  );
+}
+
+/** A guest that goes on has the hardware it was frozen with; another size in the request is refused, not ignored. */
+function refuseOtherHardware(
+  { id, vcpus, memory_mib, disk }: SnapshotRecord,
+  request: RestoreSnapshot,
+): void {
+  const had = { vcpus, memory_mib, storage_bytes: disk.size_bytes };
+  for (const field of ["vcpus", "memory_mib", "storage_bytes"] as const) {
+    const wanted = request[field];
+    if (wanted === undefined || wanted === had[field]) continue;
     throw new AppError(
-      "not_supported",
-      `snapshot ${snapshot} holds no memory to restore: it is a disk snapshot`,
-      {
-        details: { field: "memory" },
-      },
+      "snapshot_incompatible",
+      `snapshot ${id} was taken with ${field} ${had[field]}, and a guest that goes on keeps it; with memory: false it boots with ${wanted}`,
+      { details: { field, wanted, taken_with: had[field] } },
     );
   }
+}
+
+/** Refuses (`snapshot_incompatible`) what the verdict on the snapshot excludes, with the verdict, before anything is touched. */
+async function refuseIncompatible(
+  context: HostContext,
+  id: SnapshotId,
+  manifest: Manifest,
+  live: boolean,
+): Promise<void> {
+  const verdict = await judge(context, id, manifest);
+  if (verdict.restorable === "live" || (!live && verdict.restorable === "disk")) return;
+  const why = verdict.reasons.map(({ text }) => text).join("; ");
+  const instead = verdict.restorable === "disk" ? "; with memory: false it boots from its disk" : "";
+  throw new AppError("snapshot_incompatible", `snapshot ${id} cannot be restored here: ${why}${instead}`, {
+    details: { verdict },
+  });
 }
 
 /** A disk boots with the kernel it was made with; another artifact in the request is a mistake, not a wish to be ignored. */

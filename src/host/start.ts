@@ -3,14 +3,16 @@ import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
+import { recordedHardware } from "./hardware.ts";
 import { type LaidDown, layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
 import { finishResize } from "./resize.ts";
-import { placeIn, reserveMemory, runGuest, takeSlot } from "./run-guest.ts";
+import { announce, runGuest } from "./run-guest.ts";
 import { finishStop } from "./stop.ts";
 import { refuseUnlessStopped } from "./stopped.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
+import { placeIn, reserveMemory, takeSlot } from "./way-up.ts";
 
 /**
  * POST /machines/{id}/start: a stopped machine runs again, with the disk and the identity it had, and in the slot it had
@@ -22,7 +24,7 @@ export async function startMachine(
   id: MachineId,
   trace: Trace,
 ): Promise<MachineRecord> {
-  const { state, storage, clock } = context;
+  const { state, storage, guests, clock, settings } = context;
   using entered = context.creations.enter(id);
   using _lock = await context.machineLocks.acquire(id);
   const { signal } = entered;
@@ -45,7 +47,7 @@ export async function startMachine(
     reserveMemory(way, id, stopped.memory_mib);
     const slot = await takeSlot(way, stopped.last_slot);
 
-    const planned = { ...kept, phase: "starting" as const, ...placeIn(context, slot) };
+    const planned = { ...kept, phase: "starting" as const, ...placeIn(context, slot, stopped) };
     await trace.step("intent", () =>
       state.commit({ put: "operation", record: operation }, { put: "machine", record: planned }),
     );
@@ -64,7 +66,14 @@ export async function startMachine(
     });
 
     undo.push("disk", () => storage.takeBack(id));
-    return await runGuest(way, planned, slot, operation);
+    const risen = await runGuest(way, {
+      machine: planned,
+      slot,
+      hardware: recordedHardware(stopped, settings),
+      metadata: await guests.metadataOf(await storage.readSeed(id)),
+    });
+    await announce(context, [risen], operation, trace);
+    return risen.record;
   });
 }
 

@@ -2,6 +2,7 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { addressOf } from "./guest-address.ts";
 import { layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
@@ -49,7 +50,7 @@ async function shutDown({ guests, live, settings }: HostContext, record: Machine
   if (vmm === undefined || record.slot === undefined) return false;
   const deadline = performance.now() + settings.stopTimeoutMs;
   const left = (): number => Math.max(0, deadline - performance.now());
-  const guest = { host: record.slot.runtime_host, ssh_host_public_key: record.identity.ssh_host_public_key };
+  const guest = addressOf(record.slot.runtime_host, record.identity);
   // One that stands still could not hear it. Where it cannot be woken, SIGKILL at the limit is what is left.
   if (record.paused === true) await vmm.resume().catch(() => {});
   const asked = record.ready === "ssh" && (await guests.shutdown(guest, left() / 2));

@@ -5,7 +5,7 @@ import { removeTree, syncDirectory } from "../system/files.ts";
 import { BLOCK } from "./clone.ts";
 import { storageError } from "./errors.ts";
 import type { Layout } from "./layout.ts";
-import { createFile, openForWriting, setOwner, syncFile } from "./owned-file.ts";
+import { createFile, openForReading, openForWriting, setOwner, syncFile } from "./owned-file.ts";
 
 /**
  * The folder of each machine. Root works on these paths only, never on their hard links in a jail,
@@ -36,6 +36,15 @@ export class MachineFolders {
       await handle.writeFile(seed);
     } catch (error) {
       throw storageError(error, "Writing the seed");
+    }
+  }
+
+  async readSeed(id: MachineId): Promise<Uint8Array> {
+    try {
+      await using handle = await openForReading(this.#layout.machine(id).seed);
+      return await handle.readFile();
+    } catch (error) {
+      throw storageError(error, "Reading the seed");
     }
   }
 

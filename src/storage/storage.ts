@@ -175,6 +175,10 @@ class StorageRoom implements Storage {
     return this.#machines.writeSeed(id, seed);
   }
 
+  readSeed(id: MachineId): Promise<Uint8Array> {
+    return this.#machines.readSeed(id);
+  }
+
   handOver(id: MachineId, uid: number, gid: number): Promise<void> {
     return this.#machines.handOver(id, uid, gid);
   }

@@ -84,6 +84,8 @@ export interface Storage {
   syncMachine(id: MachineId): Promise<void>;
   /** Writes the machine's seed anew (root-owned, 0444). */
   writeSeed(id: MachineId, seed: Uint8Array): Promise<void>;
+  /** The machine's seed as it was written. */
+  readSeed(id: MachineId): Promise<Uint8Array>;
   /** Makes the files that the VMM will write (console, VMM log, metrics), empty, owned by `uid`, and gives the disk to `uid`. */
   handOver(id: MachineId, uid: number, gid: number): Promise<void>;
   /** Takes the disk back: owned by root, mode 0600. */

@@ -89,9 +89,17 @@ export class FakeStorage extends FakeSnapshots implements Storage {
     await this.enter("syncMachine", id);
   }
 
-  async writeSeed(id: MachineId): Promise<void> {
+  readonly #seeds = new Map<MachineId, Uint8Array>();
+
+  async writeSeed(id: MachineId, seed: Uint8Array): Promise<void> {
     await this.enter("writeSeed", id);
     this.seedsWritten += 1;
+    this.#seeds.set(id, seed);
+  }
+
+  async readSeed(id: MachineId): Promise<Uint8Array> {
+    await this.enter("readSeed", id);
+    return this.#seeds.get(id) ?? Buffer.from("{}");
   }
 
   async handOver(id: MachineId): Promise<void> {

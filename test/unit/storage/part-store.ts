@@ -4,7 +4,6 @@ import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SparseWriter } from "../../../src/storage/sparse-writer.ts";
 
@@ -226,8 +225,13 @@ function refuse(response: ServerResponse, status: number, code: string): void {
   response.writeHead(status, { "content-type": "application/xml" }).end(text);
 }
 
+/** What of a test's context a store needs. */
+interface AtTheEnd {
+  after(work: () => unknown): void;
+}
+
 /** Starts a part store on loopback; it is gone after the test, with all parts. */
-export async function startPartStore(t: TestContext, host = "127.0.0.1"): Promise<PartStore> {
+export async function startPartStore(t: AtTheEnd, host = "127.0.0.1"): Promise<PartStore> {
   const folder = await mkdtemp(join(tmpdir(), "part-store-"));
   const server: Server = createServer({ noDelay: true });
   server.listen(0, host);
