@@ -185,7 +185,7 @@ function describeSnapshot(path: string): void {
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
     throw new Failure(
-      `When printing Snapshot Data format: ${error.message}`,
+      `When printing Snapshot Data format: Invalid data format version of snapshot file: ${error.message}`,
       `PrintSnapshotDataFormat(${JSON.stringify(error.message)})`,
     );
   }

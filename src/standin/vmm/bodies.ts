@@ -39,7 +39,7 @@ export const bootSource = struct("BootSourceConfig", {
 });
 export type BootSource = Body<typeof bootSource>;
 
-const CPU_TEMPLATES = ["C3", "T2", "T2S", "None", "T2CL", "T2A", "V1N1"] as const;
+const CPU_TEMPLATES = ["C3", "T2", "T2S", "None", "T2CL", "T2A"] as const;
 const HUGE_PAGES = ["None", "Transparent", "2M"] as const;
 
 export const machineConfig = struct("MachineConfig", {

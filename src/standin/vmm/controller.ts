@@ -115,7 +115,7 @@ export class Controller {
       "flush-metrics": () => this.metrics.flush(),
       "create-snapshot": async (config) => await vm.createSnapshot(config),
       "update-drive": async (config) => await vm.updateDrive(config),
-      "update-network-interface": (config) => this.#updateNetworkInterface(config.iface_id),
+      "update-network-interface": (config) => this.resources.updateNetworkInterface(config),
       "update-balloon": async (amountMib) => await vm.balloon().resize(amountMib),
       "update-balloon-statistics": async (intervalS) => await vm.balloon().poll(intervalS),
       "get-balloon-statistics": async () => await vm.balloon("Internal VMM error").statistics(),
@@ -193,11 +193,5 @@ export class Controller {
   #reachableMetadata(): MetadataStore {
     if (this.#vm !== undefined && this.resources.mmdsConfig === undefined) throw notInitialized();
     return this.metadata;
-  }
-
-  /** The limits of interfaces are taken and told, but not enforced: QEMU's tap has none. */
-  #updateNetworkInterface(id: string): void {
-    if (this.resources.networkInterfaces.some((nic) => nic.iface_id === id)) return;
-    throw noDevice("Network config error: Unable to update the net device");
   }
 }

@@ -10,7 +10,7 @@ import {
   writeSync,
 } from "node:fs";
 
-import { osErrorDebug, osErrorText } from "../shared/os-error.ts";
+import { osErrorText } from "../shared/os-error.ts";
 import { Fault } from "./fault.ts";
 import { type GuestMemory, PAGE } from "./guest-memory.ts";
 
@@ -22,15 +22,16 @@ const LOAD_FAILED =
 /**
  * Writes the memory of a guest that stands still. Full: pages of zeros become holes. Diff: a file of the guest's size
  * is taken for a former memory and changed where it differs, so that it is this one in the end; into any other file
- * everything is written, zeros too, since nothing here knows what changed. Throws Fault.
+ * goes all that the guest ever touched, zeros too, since nothing here knows what changed. Throws Fault.
  */
 export function writeMemoryFile(path: string, memory: GuestMemory, type: "Full" | "Diff"): void {
   let doing = "open";
   let fd: number | undefined;
   try {
     fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o666);
-    doing = "truncate";
+    doing = "get_metadata";
     const isFormer = type === "Diff" && fstatSync(fd).size === memory.bytes;
+    doing = "truncate";
     if (!isFormer) ftruncateSync(fd, 0);
     doing = "set_length";
     ftruncateSync(fd, memory.bytes);
@@ -39,6 +40,7 @@ export function writeMemoryFile(path: string, memory: GuestMemory, type: "Full" 
     const former = Buffer.alloc(CHUNK);
     for (let offset = 0; offset < memory.bytes; offset += CHUNK) {
       const isTouched = memory.isTouched(offset, CHUNK);
+      if (!isTouched && !isFormer) continue;
       if (isTouched) memory.read(offset, now);
       if (isFormer) readFully(fd, former, offset);
       const before = isFormer ? former : type === "Full" ? ZEROS : undefined;
@@ -49,7 +51,7 @@ export function writeMemoryFile(path: string, memory: GuestMemory, type: "Full" 
   } catch (cause) {
     const why =
       doing === "write"
-        ? `Cannot write memory file: Cannot dump memory: IOError(${osErrorDebug(cause)})`
+        ? `Cannot write memory file: Cannot dump memory: Guest memory error: ${osErrorText(cause)}`
         : `Cannot perform ${doing} on the memory backing file: ${osErrorText(cause)}`;
     throw new Fault(`Create snapshot error: ${why}`, { cause });
   } finally {
@@ -68,7 +70,9 @@ export function openMemoryFile(path: string, bytes: number): number {
     throw new Fault(`${LOAD_FAILED}: Failed to load guest memory: ${osErrorText(cause)}`, { cause });
   }
   closeSync(fd);
-  throw new Fault(`${LOAD_FAILED}: Failed to restore guest memory: OffsetTooLarge`);
+  throw new Fault(
+    `${LOAD_FAILED}: Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset`,
+  );
 }
 
 /** Copies the memory in the file into a guest that was never run. Throws the OS's error. */

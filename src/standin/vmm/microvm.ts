@@ -11,7 +11,7 @@ import { fillFromFile, writeMemoryFile } from "./memory-file.ts";
 import { DEVICES_FD, driveFile, driveNode, driveOptions, qemuArguments, throttle } from "./qemu-arguments.ts";
 import { QemuProcess, qemuWords } from "./qemu-process.ts";
 import { isObject, QmpError, type QmpEvent } from "./qmp.ts";
-import { checkDriveFile, type Resources } from "./resources.ts";
+import { checkDriveFile, mergeLimiter, type Resources } from "./resources.ts";
 import type { SerialOutput } from "./serial-output.ts";
 import { writeStateFile } from "./state-file.ts";
 
@@ -126,6 +126,7 @@ export class MicroVm {
     const state = {
       accelerator,
       machine_config: resources.machine,
+      boot_source: resources.bootSource ?? null,
       drives: resources.drives,
       network_interfaces: resources.networkInterfaces,
       guest_macs: resources.addressedInterfaces().map((nic) => nic.guest_mac ?? ""),
@@ -171,6 +172,12 @@ export class MicroVm {
     const index = resources.drives.findIndex((drive) => drive.drive_id === update.drive_id);
     const drive = resources.drives[index];
     if (drive === undefined) throw noDevice(failed, " Please verify the request arguments.");
+    if (update.path_on_host === null && update.rate_limiter === null) {
+      // The real one takes this for something that only another kind of drive can do.
+      throw new Fault(
+        `${failed}: Block: Running method expected different backend. Please verify the request arguments.`,
+      );
+    }
     const node = driveNode(index);
     if (update.path_on_host !== null) {
       const path = update.path_on_host;
@@ -179,14 +186,7 @@ export class MicroVm {
       });
       await this.#swapDriveFile(node, path, drive);
     }
-    // A bucket that is not given stays as it was.
-    const limiter =
-      update.rate_limiter === null
-        ? drive.rate_limiter
-        : {
-            bandwidth: update.rate_limiter.bandwidth ?? drive.rate_limiter?.bandwidth ?? null,
-            ops: update.rate_limiter.ops ?? drive.rate_limiter?.ops ?? null,
-          };
+    const limiter = mergeLimiter(drive.rate_limiter, update.rate_limiter);
     if (update.rate_limiter !== null) {
       const path = `/objects/${node}-limit`;
       await this.#qemu.qmp.execute("qom-set", { path, property: "limits", value: throttle(limiter) });

@@ -44,7 +44,8 @@ export function qemuArguments(machine: Machine): readonly string[] {
   const { config, accelerator } = machine;
   return [
     ["-name", `${machine.id},debug-threads=on`],
-    ["-M", "microvm,acpi=on,rtc=on,suppress-vmdesc=on", "-cpu", "max"],
+    memoryArguments(config),
+    ["-cpu", "max"],
     // What QEMU saves of devices has none of the parts around it that a whole migration has.
     ["-global", "migration.send-configuration=off", "-global", "migration.store-global-state=off"],
     ["-accel", accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${TCG_CACHE_MIB}`],
@@ -65,6 +66,14 @@ export function qemuArguments(machine: Machine): readonly string[] {
     entropyArguments(machine.entropy),
     bootArguments(machine.boot),
   ].flat();
+}
+
+/** Anonymous memory, but for a guest that asked for the pages of the host's pool. */
+function memoryArguments({ huge_pages, mem_size_mib }: MachineConfig): readonly string[] {
+  const machine = "microvm,acpi=on,rtc=on,suppress-vmdesc=on";
+  if (huge_pages !== "2M") return ["-M", machine];
+  const pool = `memory-backend-memfd,id=pool,size=${mem_size_mib}M,hugetlb=on,hugetlbsize=2M,share=off`;
+  return ["-object", pool, "-M", `${machine},memory-backend=pool`];
 }
 
 function bootArguments(boot: Boot): readonly string[] {

@@ -12,9 +12,10 @@ import type {
   MachineConfigUpdate,
   MmdsConfig,
   NetworkInterface,
+  NetworkInterfaceUpdate,
   Serial,
 } from "./bodies.ts";
-import { Fault } from "./fault.ts";
+import { Fault, noDevice } from "./fault.ts";
 import { commandLineFault } from "./kernel-arguments.ts";
 
 const EPERM = 1;
@@ -147,6 +148,18 @@ export class Resources {
     ];
   }
 
+  /** New limits for an interface of a VM that runs: taken and told, but not enforced, since QEMU's tap has none. */
+  updateNetworkInterface(update: NetworkInterfaceUpdate): void {
+    const index = this.networkInterfaces.findIndex((nic) => nic.iface_id === update.iface_id);
+    const nic = this.networkInterfaces[index];
+    if (nic === undefined) throw noDevice("Network config error: Unable to update the net device");
+    this.networkInterfaces = this.networkInterfaces.with(index, {
+      ...nic,
+      rx_rate_limiter: mergeLimiter(nic.rx_rate_limiter, update.rx_rate_limiter),
+      tx_rate_limiter: mergeLimiter(nic.tx_rate_limiter, update.tx_rate_limiter),
+    });
+  }
+
   setBalloon(config: Balloon): void {
     if (config.amount_mib > this.machine.mem_size_mib) {
       throw new Fault("Balloon config error: Amount of pages requested is too large.");
@@ -236,6 +249,18 @@ export function checkTap(name: string, failed = TAP_FAILED): void {
       `Error while creating ifreq structure: ${osErrorText(new OsError(EPERM))}. Invalid TUN/TAP Backend provided by ${name}. Check our documentation on setting up the network devices.`,
     );
   }
+}
+
+/** A bucket that an update does not name stays as it was. */
+export function mergeLimiter(
+  old: Drive["rate_limiter"],
+  update: Drive["rate_limiter"],
+): Drive["rate_limiter"] {
+  if (update === null) return old;
+  return {
+    bandwidth: update.bandwidth ?? old?.bandwidth ?? null,
+    ops: update.ops ?? old?.ops ?? null,
+  };
 }
 
 /** A limiter without buckets is told as none. */

@@ -69,6 +69,7 @@ function takeOver(state: SnapshotState, config: SnapshotLoad, resources: Resourc
     track_dirty_pages: config.track_dirty_pages || config.enable_diff_snapshots,
     huge_pages: huge_pages === "Snapshot" ? state.machine_config.huge_pages : huge_pages,
   };
+  resources.bootSource = state.boot_source ?? undefined;
   resources.entropy = state.entropy ?? undefined;
   resources.balloon = state.balloon ?? undefined;
   resources.mmdsConfig = state.mmds_config ?? undefined;
@@ -81,7 +82,7 @@ function takeOver(state: SnapshotState, config: SnapshotLoad, resources: Resourc
 }
 
 function checkDevices(resources: Resources): void {
-  const failed = `${RESTORE_FAILED}: Failed to build microVM from snapshot: Failed to restore devices`;
+  const failed = `${RESTORE_FAILED}: Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices`;
   for (const drive of resources.drives) {
     checkDriveFile(drive.path_on_host ?? "", drive.is_read_only === true, (text) => {
       return `${failed}: Block: Virtio backend error: ${text}`;

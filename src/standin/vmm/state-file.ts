@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 
-import { osErrorText } from "../shared/os-error.ts";
+import { errnoOf, osErrorText } from "../shared/os-error.ts";
 import * as bodies from "./bodies.ts";
 import { decodeBody, type Decoder, list, maybe, need, struct, text, word } from "./decode.ts";
 import { Fault } from "./fault.ts";
@@ -18,10 +18,12 @@ const DIGEST_BYTES = 32;
 /** More than the devices of a large machine take up. */
 const MOST_DEVICE_BYTES = 1024 * 1024;
 const NEWLINE = 0x0a;
+const EISDIR = 21;
 
 const snapshotState = struct("SnapshotState", {
   accelerator: need(word(["kvm", "tcg"])),
   machine_config: need(bodies.machineConfig),
+  boot_source: maybe(bodies.bootSource),
   drives: need(list(bodies.drive)),
   network_interfaces: need(list(bodies.networkInterface)),
   /** Addresses that the guest has, by interface: those that were given and those that were made up. */
@@ -51,7 +53,7 @@ export async function writeStateFile(
   let fd: number | undefined;
   try {
     fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o666);
-    doing = "flush";
+    doing = "write";
     // QEMU would not say why it cannot write, and a limit would kill it rather than this program.
     writeSync(fd, Buffer.alloc(MOST_DEVICE_BYTES));
     await saveDevices(path);
@@ -65,7 +67,10 @@ export async function writeStateFile(
     fsyncSync(fd);
   } catch (cause) {
     if (cause instanceof Fault) throw cause;
-    const why = `Cannot perform ${doing} on the snapshot backing file: ${osErrorText(cause)}`;
+    const why =
+      doing === "write"
+        ? `Cannot serialize the microVM state: IO Error: ${osErrorText(cause)}`
+        : `Cannot perform ${doing} on the snapshot backing file: ${osErrorText(cause)}`;
     throw new Fault(`Create snapshot error: ${why}`, { cause });
   } finally {
     if (fd !== undefined) closeSync(fd);
@@ -80,6 +85,10 @@ export function readStateFile(path: string): StateFile {
   try {
     whole = readFileSync(path);
   } catch (cause) {
+    if (errnoOf(cause) === EISDIR) {
+      const why = `Failed to load snapshot state from file: IO Error: ${osErrorText(cause)}`;
+      throw new Fault(`${failed}: ${why}`, { cause });
+    }
     throw new Fault(`${failed}: Failed to open snapshot file: ${osErrorText(cause)}`, { cause });
   }
   const refused = (why: string, cause?: unknown): Fault =>

@@ -9,7 +9,7 @@ import { waitFor } from "./wait.ts";
 const SOURCE = fileURLToPath(new URL("../../fixtures/tiny-guest/", import.meta.url));
 
 /** What the guest does after its first lines; see test/fixtures/tiny-guest/guest.c. */
-export type TinyGuestMode = "count" | "idle" | "reset" | "triple";
+export type TinyGuestMode = "count" | "dirty" | "idle" | "reset" | "triple";
 
 /**
  * The path of the guest's kernel, built outside the checkout and kept under the digest of its sources.
