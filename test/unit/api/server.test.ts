@@ -227,13 +227,14 @@ test("the same create again is 200 with the machine that is there, another body 
   assert.deepEqual([other.status, other.body.code], [409, "machine_exists"]);
 });
 
-test("what does not exist yet is refused, never ignored", async () => {
+test("what cannot be done is refused, never ignored", async () => {
   await using api = await makeApi();
   await api.call("POST", "/machines", { machine_id: "one" });
   await api.call("POST", "/machines/one/snapshots", { snapshot_id: "s1" });
   const cases: readonly (readonly [string, object, number, string])[] = [
     ["/machines", { machine_id: "a", user_volume_ids: ["v"] }, 422, "not_supported"],
-    ["/snapshots/s1/restore", { machine_id: "a", memory: true }, 422, "not_supported"],
+    ["/snapshots/s1/restore", { machine_id: "a", memory: true }, 422, "snapshot_incompatible"],
+    ["/machines/one/snapshots", { snapshot_id: "s2", memory: "diff" }, 422, "no_memory_base"],
     [
       "/snapshots/s1/restore",
       { machine_id: "a", local_snapshot: { snapshot_id: "s2" } },
