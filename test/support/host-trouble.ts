@@ -5,7 +5,7 @@ import { FakeVmms } from "./fakes/vmms.ts";
 import { type FakeHost, makeFakeHost } from "./fake-host.ts";
 
 /** Calls that only compute: there is nothing to be cut off. */
-const COMPUTES = new Set(["slot", "machineFiles", "newJailId"]);
+const COMPUTES = new Set(["slot", "machineFiles", "newJailId", "loginKey"]);
 
 /**
  * What goes wrong between a daemon and its rooms, once it is armed, at the call of that number: `cut`, the daemon is
@@ -98,7 +98,13 @@ export async function assertMatches(
       open: network.open_egress,
       guests: new Map([...vmms.jails].map(([id, jail]) => [id, jail.state])),
       disks: new Map([...storage.machines].map(([id, { disk }]) => [id, disk])),
-      snapshots: new Map(storage.snapshots),
+      bases: [...storage.machines].flatMap(([id, { memoryBase }]) => (memoryBase === undefined ? [] : [id])),
+      snapshots: new Map(
+        [...storage.snapshots].map(([id, { finished, size, files = new Set() }]) => [
+          id,
+          { finished, size, files: [...files].sort() },
+        ]),
+      ),
       operations: [...state.state.operations.keys()],
       memory: (await host.health()).memory.committed_mib,
     },
@@ -107,10 +113,15 @@ export async function assertMatches(
       open: slots,
       guests: new Map(guests),
       disks: new Map(machines.map(({ id, storage_bytes }) => [id, storage_bytes])),
+      bases: machines.flatMap(({ id, has_memory_base }) => (has_memory_base === true ? [id] : [])),
       snapshots: new Map(
-        [...state.state.snapshots.values()].map(({ id, disk }) => [
+        [...state.state.snapshots.values()].map(({ id, disk, memory }) => [
           id,
-          { finished: true, size: disk.size_bytes },
+          {
+            finished: true,
+            size: disk.size_bytes,
+            files: ["disk", "manifest", ...(memory === undefined ? [] : ["memory", "vmstate"])].sort(),
+          },
         ]),
       ),
       operations: [],

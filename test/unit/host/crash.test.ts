@@ -26,6 +26,19 @@ const wholly = ({ host }: FakeHost): unknown =>
     ]);
 const AT_SLOT_0 = "10.200.0.1";
 
+/** By id: two may be made within the same millisecond. */
+const kinds = (host: Host): string[] =>
+  host
+    .listSnapshots(one)
+    .map(({ id, memory }) => `${id} ${memory}`)
+    .sort();
+/** Whether the machine has memory that a diff could stand on, beside the ids of its snapshots. */
+const withMemory = ({ host, state }: FakeHost): unknown => [
+  state.state.machines.get(one)?.has_memory_base ?? false,
+  kinds(host),
+];
+const takeFull = (host: Host) => host.snapshot(one, { snapshot_id: "m1", memory: true }, host.trace());
+
 interface Scenario {
   /** What was done to the machine before the daemon started that gets into trouble. */
   readonly before?: (host: Host) => Promise<unknown>;
@@ -97,6 +110,42 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     ends: ({ host }) => host.listSnapshots(one).map(({ id }) => id),
     found: [["s1", "s2"], ["s1"]],
   },
+  "snapshot with memory": {
+    run: (host) => host.snapshot(one, { snapshot_id: "m1", memory: true }, host.trace()),
+    ends: withMemory,
+    found: [
+      [true, ["m1 full", "s1 none"]],
+      [false, ["s1 none"]],
+    ],
+  },
+  "diff on a full snapshot": {
+    before: takeFull,
+    run: (host) => host.snapshot(one, { snapshot_id: "m2", memory: "diff" }, host.trace()),
+    ends: ({ host }) => kinds(host),
+    found: [
+      ["m1 full", "m2 diff", "s1 none"],
+      ["m1 full", "s1 none"],
+    ],
+  },
+  "live restore": {
+    before: takeFull,
+    run: (host) => host.restore(snapshotId("m1"), { machine_id: "two" }, host.trace()),
+    ends: ({ host }) =>
+      host.listMachines().map(({ id, phase, receipt }) => [id, phase, receipt?.every(({ done }) => done)]),
+    found: [
+      [
+        ["one", "running", undefined],
+        ["two", "running", true],
+      ],
+      [["one", "running", undefined]],
+    ],
+  },
+  "stop of a machine with a memory base": {
+    before: takeFull,
+    run: (host) => host.stop(one, host.trace()),
+    ends: phases,
+    found: ["one stopped"],
+  },
   "delete of a snapshot": {
     run: (host) => host.deleteSnapshot(s1, host.trace()),
     ends: ({ host }) => host.listSnapshots(one).map(({ id }) => id),
@@ -107,7 +156,7 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
 /** A daemon with a running machine and a snapshot of it, that has just started, with trouble ahead. */
 async function begin(trouble: Trouble, at: number, before: Scenario["before"]): Promise<FakeHost> {
   const first = await makeFakeHost();
-  await first.host.create({ machine_id: "one" }, first.trace());
+  await first.host.create({ machine_id: "one", track_dirty_pages: true }, first.trace());
   await first.host.snapshot(one, { snapshot_id: "s1" }, first.trace());
   await before?.(first.host);
   await first.host.close();
