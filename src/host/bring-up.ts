@@ -114,16 +114,20 @@ export async function prepare(way: WayUp, plan: MachinePlan): Promise<Prepared> 
   return { plan, record, slot, identity };
 }
 
-/** Takes back the record of a machine whose way up failed, unless what it names could not be undone. */
+/**
+ * Takes back the record of a machine whose way up failed, unless what it names could not be undone, and with it the
+ * `operation`; without one, that is somebody else's, which ends it.
+ */
 export async function undoRecord(
   { state }: HostContext,
   { record, plan }: Prepared,
-  operation: OperationRecord,
+  operation: OperationRecord | undefined,
   failed: readonly string[],
 ): Promise<void> {
   const { id } = record;
   if (failed.length === 0) {
-    await state.commit({ drop: "machine", id }, { drop: "operation", id: operation.id });
+    const ended = operation === undefined ? [] : [{ drop: "operation", id: operation.id } as const];
+    await state.commit({ drop: "machine", id }, ...ended);
     return;
   }
   // The intent stays: the next start, or a delete, takes up what could not be undone now.

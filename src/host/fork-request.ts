@@ -1,25 +1,30 @@
 import { AppError } from "../contract/errors.ts";
 import { type MachineId, machineId } from "../contract/ids.ts";
-import type { ForkMachine } from "../contract/machine.ts";
+import type { ForkMachine, GuestConfig, Ready } from "../contract/machine.ts";
 import { requestDigest } from "./request-digest.ts";
 
 /** What a fork is to make. */
 export interface Family {
   /** In the order of their numbers. */
   readonly children: readonly MachineId[];
+  readonly guest_config: GuestConfig;
+  readonly ready: Ready;
   /** Of the whole request: each child's record has it. */
   readonly request_sha256: string;
 }
 
-/** The children that a request names. Throws `bad_request`, `contradiction`, naming the fields. */
-export function familyOf(source: MachineId, request: ForkMachine): Family {
+/**
+ * The children that a request names, which are ready as the source is where it does not say. Throws `bad_request`,
+ * `contradiction`, naming the fields.
+ */
+export function familyOf(source: MachineId, request: ForkMachine, readyOfSource: Ready = "ssh"): Family {
   const children = childrenOf(request);
   if (children.includes(source)) {
     throw new AppError("contradiction", `machine ${source} would be a fork of itself`, {
       details: { machine_id: source },
     });
   }
-  const { guest_config = {}, ready = "ssh" } = request;
+  const { guest_config = {}, ready = readyOfSource } = request;
   if (guest_config.hostname !== undefined && children.length > 1) {
     throw new AppError(
       "contradiction",
@@ -27,7 +32,8 @@ export function familyOf(source: MachineId, request: ForkMachine): Family {
       { details: { fields: ["guest_config.hostname", "count"] } },
     );
   }
-  return { children, request_sha256: requestDigest({ fork_of: source, children, guest_config, ready }) };
+  const request_sha256 = requestDigest({ fork_of: source, children, guest_config, ready });
+  return { children, guest_config, ready, request_sha256 };
 }
 
 function childrenOf({ machine_id, count, id_prefix }: ForkMachine): MachineId[] {

@@ -1,8 +1,9 @@
 import { AppError, messageOf } from "../contract/errors.ts";
 import type { Health, Warning } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { CreateMachine, Machine, Phase, ResizeMachine } from "../contract/machine.ts";
+import type { CreateMachine, ForkMachine, Machine, Phase, ResizeMachine } from "../contract/machine.ts";
 import type {
+  Compatibility,
   CreateSnapshot,
   RestoreSnapshot,
   Snapshot,
@@ -15,9 +16,11 @@ import { VERSION } from "../version.ts";
 import { openArtifact } from "./artifacts.ts";
 import { LogRounds } from "./bound-logs.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
+import { compatibility } from "./compatibility.ts";
 import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
 import { deleteSnapshot } from "./delete-snapshot.ts";
+import { forkMachine } from "./fork.ts";
 import { pauseMachine, resumeMachine } from "./pause.ts";
 import { presentMachine, presentSnapshot } from "./present.ts";
 import { recover } from "./recover.ts";
@@ -94,6 +97,15 @@ export class Host {
     return { machine: this.#present(record), created };
   }
 
+  async fork(
+    id: MachineId,
+    request: ForkMachine,
+    trace: Trace,
+  ): Promise<{ machines: Machine[]; created: boolean }> {
+    const { records, created } = await this.#work(() => forkMachine(this.#context, id, request, trace));
+    return { machines: records.map((record) => this.#present(record)), created };
+  }
+
   async stop(id: MachineId, trace: Trace): Promise<void> {
     await this.#work(() => stopMachine(this.#context, id, trace));
   }
@@ -124,6 +136,11 @@ export class Host {
 
   async deleteSnapshot(id: SnapshotId, trace: Trace): Promise<void> {
     await this.#work(() => deleteSnapshot(this.#context, id, trace));
+  }
+
+  /** Whether the snapshot can be restored on this host, and why not. */
+  async compatibility(id: SnapshotId): Promise<Compatibility> {
+    return await this.#work(() => compatibility(this.#context, id));
   }
 
   /** One file of a snapshot, open until the caller closes it. */

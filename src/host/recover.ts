@@ -4,6 +4,7 @@ import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
 import { finishDeleteSnapshot } from "./delete-snapshot.ts";
 import { undoFetch } from "./fetch-snapshot.ts";
+import { undoFork } from "./fork.ts";
 import { inUse } from "./in-use.ts";
 import { holdAsRecorded } from "./pause.ts";
 import { finishResize } from "./resize.ts";
@@ -111,6 +112,9 @@ async function takeUp(context: HostContext, operation: OperationRecord): Promise
     }
     case "snapshot":
       await undoSnapshot(context, operation);
+      return "back";
+    case "fork":
+      await undoFork(context, operation, trace);
       return "back";
     case "fetch-snapshot":
       await undoFetch(context, operation, trace);
