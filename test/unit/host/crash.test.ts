@@ -1,9 +1,7 @@
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import { machineId, snapshotId } from "../../../src/contract/ids.ts";
 import type { Host } from "../../../src/host/host.ts";
-import { type FakeHost, makeFakeHost } from "../../support/fake-host.ts";
-import { assertMatches, restarted, Trouble } from "../../support/host-trouble.ts";
+import { crashMatrix, type Scenario } from "../../support/crash-matrix.ts";
+import type { FakeHost } from "../../support/fake-host.ts";
 
 const one = machineId("one");
 const s1 = snapshotId("s1");
@@ -38,15 +36,6 @@ const withMemory = ({ host, state }: FakeHost): unknown => [
   kinds(host),
 ];
 const takeFull = (host: Host) => host.snapshot(one, { snapshot_id: "m1", memory: true }, host.trace());
-
-interface Scenario {
-  /** What was done to the machine before the daemon started that gets into trouble. */
-  readonly before?: (host: Host) => Promise<unknown>;
-  readonly run: (host: Host) => Promise<unknown>;
-  readonly ends: (fakes: FakeHost) => unknown;
-  /** What starts find: the operation done, or as if it had never been. One that only goes forward is always done. */
-  readonly found: readonly [done: unknown, undone?: unknown];
-}
 
 const SCENARIOS: Readonly<Record<string, Scenario>> = {
   create: {
@@ -153,57 +142,4 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   },
 };
 
-/** A daemon with a running machine and a snapshot of it, that has just started, with trouble ahead. */
-async function begin(trouble: Trouble, at: number, before: Scenario["before"]): Promise<FakeHost> {
-  const first = await makeFakeHost();
-  await first.host.create({ machine_id: "one", track_dirty_pages: true }, first.trace());
-  await first.host.snapshot(one, { snapshot_id: "s1" }, first.trace());
-  await before?.(first.host);
-  await first.host.close();
-  const second = await restarted(first, trouble);
-  trouble.arm(at);
-  return second;
-}
-
-const textOf = (value: unknown): string => JSON.stringify(value);
-
-for (const [name, { before, run, ends, found }] of Object.entries(SCENARIOS)) {
-  test(`a daemon killed anywhere in a ${name} leaves it done or undone, and nothing else`, async () => {
-    const seen = new Set<string>();
-    for (let at = 1, finished = false; !finished; at += 1) {
-      const trouble = new Trouble("cut");
-      const second = await begin(trouble, at, before);
-      await Promise.race([run(second.host), trouble.gone]);
-      finished = !trouble.happened;
-
-      await using third = await restarted(second, undefined);
-      await assertMatches(third, `cut off at call ${at}`);
-      const now = textOf(ends(third));
-      assert.ok(found.map(textOf).includes(now), `cut off at call ${at}: ${now}`);
-      seen.add(now);
-      if (finished) assert.ok(at > 3, "it was cut off in the middle, too");
-    }
-    assert.equal(seen.size, found.length);
-  });
-
-  test(`a ${name} in which any one call fails is undone, or finished by the next try`, async () => {
-    for (let at = 1, finished = false; !finished; at += 1) {
-      const trouble = new Trouble("fail");
-      const second = await begin(trouble, at, before);
-      const worked = await run(second.host).then(
-        () => true,
-        () => false,
-      );
-      finished = !trouble.happened;
-      const [done, undone] = found;
-      const goesBack = undone !== undefined;
-      if (!worked && goesBack) await assertMatches(second, `call ${at} failed`);
-      if (!worked && !goesBack) await run(second.host);
-      assert.equal(textOf(ends(second)), textOf(worked || !goesBack ? done : undone), `call ${at} failed`);
-
-      await using third = await restarted(second, undefined);
-      await assertMatches(third, `after a start, call ${at} having failed`);
-      assert.equal(textOf(ends(third)), textOf(worked || !goesBack ? done : undone));
-    }
-  });
-}
+crashMatrix(SCENARIOS);
