@@ -7,6 +7,8 @@
 # What reaches devices (MMIO and PCI), then disk, network, random numbers; the rest is useful to a guest and small.
 kernel_modules=(virtio_mmio virtio_pci virtio_blk virtio_net virtio-rng virtio_balloon
   vmw_vsock_virtio_transport)
+# By tcp_diag a woken guest resets the connections of its past (ss -K), idle ones too.
+kernel_modules+=(tcp_diag)
 # Taken where a kernel has them: Debian 12's cloud kernel is built without vmgenid.
 optional_modules=(vmgenid)
 

@@ -34,6 +34,8 @@ export function reasonsAgainst(manifest: Manifest, { host, vmm }: Here): Verdict
     against("live", "no_memory", "it holds a disk and no memory");
     return reasons;
   }
+  if (manifest.hardware.huge_pages !== "None")
+    against("live", "huge_pages", "its memory lay in huge pages, which a VMM does not load from a file");
   if (manifest.vmm.name !== vmm.name)
     against(
       "live",

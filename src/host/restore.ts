@@ -25,8 +25,9 @@ export async function restoreSnapshot(
 ): Promise<Created> {
   refuseContradictions(snapshot, request);
   const id = machineId(request.machine_id);
-  const { local_snapshot: _local, guest_config = {}, ...body } = request;
-  const request_sha256 = requestDigest({ ...body, snapshot_id: snapshot, guest_config });
+  const { local_snapshot: _local, guest_config = {}, ready = "ssh", ...body } = request;
+  const memory = request.memory ?? isLiveByDefault(context, snapshot, request);
+  const request_sha256 = requestDigest({ ...body, snapshot_id: snapshot, memory, ready, guest_config });
   return await creation(context, id, request_sha256, (signal) =>
     // Held until the machine runs, together with other restores: nobody deletes the files while they are being used.
     withSnapshot(context, snapshot, request.snapshot, { signal, trace }, async (record) => {
@@ -50,7 +51,7 @@ export async function restoreSnapshot(
           vcpus: request.vcpus ?? record.vcpus,
           memory_mib,
           storage_bytes: request.storage_bytes,
-          ready: request.ready ?? (live ? manifest.ready : "ssh"),
+          ready,
           guest_config,
           hardware: manifest.hardware,
         },
@@ -75,6 +76,22 @@ function refuseContradictions(snapshot: SnapshotId, request: RestoreSnapshot): v
       );
     }
   }
+}
+
+/**
+ * What a restore does that does not say `memory`: it is the same request as one that says so. A machine that is there
+ * tells it even when the snapshot is gone.
+ */
+function isLiveByDefault(
+  { state }: HostContext,
+  snapshot: SnapshotId,
+  { machine_id, snapshot: remote }: RestoreSnapshot,
+): boolean {
+  const existing = state.state.machines.get(machineId(machine_id));
+  if (existing?.snapshot_id === snapshot) return existing.receipt !== undefined;
+  const here = state.state.snapshots.get(snapshot);
+  if (here !== undefined) return here.memory !== undefined;
+  return remote?.artifacts.some(({ kind }) => kind === "memory") ?? false;
 }
 
 /** Whether the machine shall go on where the snapshot stood. Throws `snapshot_incompatible` when there is no memory to do so. */

@@ -33,7 +33,11 @@ test("a frozen guest travels: two daemons, a store between them that fails now a
         await t.test("an upload that the store refuses for good fails with the part's number", async () => {
           await store.trouble(`PUT /parts/${idOf("memory")}/2`, { times: 1, status: 403 });
           const refused = await here.post("/snapshots/s/upload", plan);
-          assert.deepEqual([refused.status, refused.body.code], [502, "upload_failed"], JSON.stringify(refused.body));
+          assert.deepEqual(
+            [refused.status, refused.body.code],
+            [502, "upload_failed"],
+            JSON.stringify(refused.body),
+          );
           assert.equal(refused.body.details.part_number, 2);
           assert.doesNotMatch(JSON.stringify(refused.body), /secret/, "a signature is nobody's business");
         });
@@ -44,7 +48,10 @@ test("a frozen guest travels: two daemons, a store between them that fails now a
           const uploaded = await here.post("/snapshots/s/upload", plan);
           assert.equal(uploaded.status, 200, JSON.stringify(uploaded.body));
           const told = uploaded.body.artifacts.map(({ artifact_id }: { artifact_id: string }) => artifact_id);
-          assert.deepEqual(told, artifacts.map(({ id }) => id));
+          assert.deepEqual(
+            told,
+            artifacts.map(({ id }) => id),
+          );
           for (const { completed_parts } of uploaded.body.artifacts)
             for (const { etag } of completed_parts) assert.match(etag, /[0-9a-f]{32}/);
         });
@@ -52,7 +59,11 @@ test("a frozen guest travels: two daemons, a store between them that fails now a
         const snapshot = await describeFar(here, "s", store.url);
         await t.test("a host without the image says which, and keeps nothing", async () => {
           const refused = await restore("woken", snapshot);
-          assert.deepEqual([refused.status, refused.body.code], [422, "image_invalid"], JSON.stringify(refused.body));
+          assert.deepEqual(
+            [refused.status, refused.body.code],
+            [422, "image_invalid"],
+            JSON.stringify(refused.body),
+          );
           await there.create("any", { memory_mib: 128, ready: "started" });
           assert.equal((await there.delete("/machines/any")).status, 204);
           assert.deepEqual(staged(there), []);
@@ -69,26 +80,36 @@ test("a frozen guest travels: two daemons, a store between them that fails now a
           await store.trouble(`GET /objects/${idOf("memory")}`, { times: 0 });
         });
 
-        await t.test("it wakes on the other host although downloads break off, as another machine", async () => {
-          await store.trouble(`GET /objects/${idOf("disk")}`, { times: 1, after: 3_000_000 });
-          const before = await countIn(here, source);
-          const answer = await restore("woken", snapshot);
-          assert.equal(answer.status, 201, JSON.stringify(answer.body));
-          const woken = answer.body.machine as Machine;
-          assert.ok(woken.receipt?.every(({ done }) => done), JSON.stringify(woken.receipt));
-          assert.equal(await there.print(woken, "cat /run/note; hostname"), "remember\nwoken");
-          assert.notEqual(woken.guest_ssh_host_public_key, source.guest_ssh_host_public_key);
-          const count = await countIn(there, woken);
-          assert.ok(count > 0 && count <= before + 2000, `${count}, the source was at ${before}`);
-          await assertCountsOn(there, woken);
-          await assertCountsOn(here, source);
-          assert.equal((await there.get("/snapshots/s/compatibility")).body.restorable, "live");
-          await there.assertMatchesState();
-          await here.assertMatchesState();
-        });
+        await t.test(
+          "it wakes on the other host although downloads break off, as another machine",
+          async () => {
+            await store.trouble(`GET /objects/${idOf("disk")}`, { times: 1, after: 3_000_000 });
+            const before = await countIn(here, source);
+            const answer = await restore("woken", snapshot);
+            assert.equal(answer.status, 201, JSON.stringify(answer.body));
+            const woken = answer.body.machine as Machine;
+            assert.ok(
+              woken.receipt?.every(({ done }) => done),
+              JSON.stringify(woken.receipt),
+            );
+            assert.equal(await there.print(woken, "cat /run/note; hostname"), "remember\nwoken");
+            assert.notEqual(woken.guest_ssh_host_public_key, source.guest_ssh_host_public_key);
+            const count = await countIn(there, woken);
+            assert.ok(count > 0 && count <= before + 2000, `${count}, the source was at ${before}`);
+            await assertCountsOn(there, woken);
+            await assertCountsOn(here, source);
+            assert.equal((await there.get("/snapshots/s/compatibility")).body.restorable, "live");
+            await there.assertMatchesState();
+            await here.assertMatchesState();
+          },
+        );
 
         await t.test("once there, it needs no store", async () => {
-          const again = await there.post("/snapshots/s/restore", { machine_id: "again", guest_config, memory: false });
+          const again = await there.post("/snapshots/s/restore", {
+            machine_id: "again",
+            guest_config,
+            memory: false,
+          });
           assert.equal(again.status, 201, JSON.stringify(again.body));
           assert.equal(await there.print(again.body.machine, "hostname"), "again");
           // The world looks for snapshots by their machines, and this one's lives elsewhere.
