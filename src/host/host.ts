@@ -1,7 +1,7 @@
-import { AppError, messageOf } from "../contract/errors.ts";
-import type { Health, Warning } from "../contract/health.ts";
+import { AppError } from "../contract/errors.ts";
+import type { Health } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { CreateMachine, ForkMachine, Machine, Phase, ResizeMachine } from "../contract/machine.ts";
+import type { CreateMachine, ForkMachine, Machine, ResizeMachine } from "../contract/machine.ts";
 import type {
   Compatibility,
   CreateSnapshot,
@@ -12,7 +12,6 @@ import type {
 } from "../contract/snapshot.ts";
 import type { StorageReport } from "../contract/storage.ts";
 import type { ReadableFile } from "../storage/types.ts";
-import { VERSION } from "../version.ts";
 import { openArtifact } from "./artifacts.ts";
 import { LogRounds } from "./bound-logs.ts";
 import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
@@ -21,6 +20,7 @@ import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
 import { deleteSnapshot } from "./delete-snapshot.ts";
 import { forkMachine } from "./fork.ts";
+import { lookAtHealth } from "./health.ts";
 import { pauseMachine, resumeMachine } from "./pause.ts";
 import { presentMachine, presentSnapshot } from "./present.ts";
 import { recover } from "./recover.ts";
@@ -194,42 +194,8 @@ export class Host {
   }
 
   async health(): Promise<Health> {
-    const { vmms, network, storage, admission, settings, state } = this.#context;
-    const machines: Record<Phase, number> = { starting: 0, running: 0, stopped: 0, failed: 0 };
-    for (const { phase } of state.state.machines.values()) machines[phase] += 1;
-    const startWarnings = settings.startWarnings.map(
-      (text) => ({ code: "setting", severity: "warning", text }) as const,
-    );
-    const setAside = state.setAside.map(({ kind, id, reason }) => ({
-      code: "record_set_aside",
-      severity: "warning" as const,
-      text: `the record of ${kind} ${id ?? "(no id)"} in the state cannot be used: ${reason}`,
-    }));
-    const ofNetwork = await network.warnings().catch((error: unknown): Warning[] => [
-      {
-        code: "network_unknown",
-        severity: "error",
-        text: `the host's network could not be looked at: ${messageOf(error)}`,
-      },
-    ]);
-    const warnings = [...startWarnings, ...setAside, ...ofNetwork];
-    return {
-      ok: !this.#closing && !warnings.some(({ severity }) => severity === "error"),
-      version: VERSION,
-      node_version: process.versions.node,
-      uptime_seconds: Math.round(performance.now() - this.#started) / 1000,
-      root_dir: settings.rootDir,
-      tag: settings.tag,
-      vmm: vmms.description,
-      machines,
-      memory: {
-        total_mib: admission.totalMib,
-        committed_mib: admission.committedMib,
-        limit_mib: admission.limitMib,
-      },
-      disk_clone: storage.cloneMode,
-      warnings,
-    };
+    const uptime_seconds = Math.round(performance.now() - this.#started) / 1000;
+    return await lookAtHealth(this.#context, uptime_seconds, this.#closing);
   }
 
   #present(record: Parameters<typeof presentMachine>[0]): Machine {

@@ -86,11 +86,17 @@ export async function finishResize(
 
 /** A VMM may write no file beyond the limit it was launched under: the kernel would end it in the middle of a write. */
 function refuseBeyondLimit({ id, vmm }: MachineRecord, storage_bytes: number): void {
-  const most = vmm?.limits?.fsize_bytes ?? 0;
-  if (Math.ceil(storage_bytes / BLOCK_BYTES) * BLOCK_BYTES <= most) return;
-  throw new AppError(
-    "not_supported",
-    `the disk of machine ${id} can grow to ${most} bytes while it runs; stop the machine, and it can grow further`,
-    { details: { field: "storage_bytes", storage_bytes, most_while_running_bytes: most } },
-  );
+  const most = vmm?.limits?.fsize_bytes;
+  if (most !== undefined && Math.ceil(storage_bytes / BLOCK_BYTES) * BLOCK_BYTES <= most) return;
+  const sentence =
+    most === undefined
+      ? `machine ${id} runs since before the limits of its VMM were written down: stop and start it, and its disk can grow while it runs`
+      : `the disk of machine ${id} can grow to ${most} bytes while it runs; stop the machine, and it can grow further`;
+  throw new AppError("not_supported", sentence, {
+    details: {
+      field: "storage_bytes",
+      storage_bytes,
+      ...(most === undefined ? {} : { most_while_running_bytes: most }),
+    },
+  });
 }

@@ -63,6 +63,16 @@ test("a running machine's disk stays within what its VMM may write, and a smalle
   assert.equal(more.storage_bytes, most + MIB, "a stopped machine's grows further");
 });
 
+test("the disk of a machine that runs since before limits were kept waits for a stop", async () => {
+  await using fakes = await withRunning();
+  const record = fakes.state.state.machines.get(one);
+  assert.ok(record?.vmm !== undefined);
+  const { limits: _limits, ...vmm } = record.vmm;
+  await fakes.state.commit({ put: "machine", record: { ...record, vmm } });
+  await assert.rejects(resize(fakes, { storage_bytes: BIGGER }), refusedAs("not_supported"));
+  assert.equal(fakes.storage.machines.get(one)?.disk, 512 * MIB);
+});
+
 test("a VMM that could not be told is told by the next try, or by the next start of the daemon", async () => {
   for (const again of ["resize", "restart"]) {
     const fakes = await withRunning();
