@@ -117,7 +117,8 @@ async function load({ slot, hardware, metadata }: Rising, vmm: Vmm, signal: Abor
 
 /**
  * Waits until the guest is what the machine's `ready` asks; one that woke is made another first, and what was done is
- * returned. Throws `guest_not_ready` with the tail of the console; the signal's reason when it is aborted.
+ * returned. Throws `guest_not_ready` with the tail of the console; `snapshot_invalid`; the signal's reason when it is
+ * aborted.
  */
 export async function becomeReady(
   { context, trace, signal }: WayUp,
@@ -143,6 +144,8 @@ export async function becomeReady(
     return receipt;
   } catch (error) {
     signal.throwIfAborted();
+    // Such as keys in the snapshot's manifest that are none: no fault of the guest's.
+    if (error instanceof AppError && error.code !== "guest_not_ready") throw error;
     const reason = vmm.gone.aborted
       ? "the guest ended before it was ready"
       : limit.aborted

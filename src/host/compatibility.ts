@@ -48,6 +48,12 @@ export function reasonsAgainst(manifest: Manifest, { host, vmm }: Here): Verdict
       "other_snapshot_format",
       `its state has the format ${manifest.vmm.snapshot_format ?? "(unknown)"} of ${manifest.vmm.version}, and ${vmm.name} ${vmm.version} reads ${vmm.snapshotFormat}`,
     );
+  if (manifest.guest === undefined)
+    against(
+      "live",
+      "guest_unknown",
+      "its manifest does not say who its guest was, and nobody could reach it to make it another",
+    );
   if (manifest.host.cpu_vendor !== host.cpu_vendor)
     against(
       "live",

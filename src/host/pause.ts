@@ -6,6 +6,9 @@ import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 import { withUndo } from "./undo.ts";
 
+/** How long a death takes to be noticed, generously. */
+const NOTICE_MS = 1000;
+
 /** POST /machines/{id}/pause: the guest stands still, with all it has in memory, until it is resumed. Idempotent. */
 export async function pauseMachine(
   context: HostContext,
@@ -80,7 +83,12 @@ async function turn(
 export async function holdAsRecorded({ state, live }: HostContext, id: MachineId): Promise<void> {
   const vmm = live.get(id);
   if (vmm === undefined || vmm.gone.aborted) return;
-  // Both are allowed in either state, so it is right whatever failed.
-  if (state.state.machines.get(id)?.paused === true) await vmm.pause();
-  else await vmm.resume();
+  try {
+    // Both are allowed in either state, so it is right whatever failed.
+    if (state.state.machines.get(id)?.paused === true) await vmm.pause();
+    else await vmm.resume();
+  } catch (error) {
+    // What failed before may have been its death, which is noticed a moment later.
+    if (!(await vmm.waitGone(NOTICE_MS))) throw error;
+  }
 }

@@ -26,8 +26,13 @@ export async function restoreSnapshot(
   refuseContradictions(snapshot, request);
   const id = machineId(request.machine_id);
   const { local_snapshot: _local, guest_config = {}, ready = "ssh", ...body } = request;
-  const memory = request.memory ?? isLiveByDefault(context, snapshot, request);
-  const request_sha256 = requestDigest({ ...body, snapshot_id: snapshot, memory, ready, guest_config });
+  const digestWith = (memory: boolean): string =>
+    requestDigest({ ...body, snapshot_id: snapshot, memory, ready, guest_config });
+  const request_sha256 = digestWith(
+    request.memory ??
+      hasMemory(context, snapshot, request) ??
+      context.state.state.machines.get(id)?.request_sha256 === digestWith(true),
+  );
   return await creation(context, id, request_sha256, (signal) =>
     // Held until the machine runs, together with other restores: nobody deletes the files while they are being used.
     withSnapshot(context, snapshot, request.snapshot, { signal, trace }, async (record) => {
@@ -79,19 +84,17 @@ function refuseContradictions(snapshot: SnapshotId, request: RestoreSnapshot): v
 }
 
 /**
- * What a restore does that does not say `memory`: it is the same request as one that says so. A machine that is there
- * tells it even when the snapshot is gone.
+ * Whether the snapshot holds memory, which is what a restore that does not say `memory` goes by: it is the same request
+ * as one that says so. Undefined when the snapshot is gone: then it is what the machine that is there was asked for.
  */
-function isLiveByDefault(
+function hasMemory(
   { state }: HostContext,
   snapshot: SnapshotId,
-  { machine_id, snapshot: remote }: RestoreSnapshot,
-): boolean {
-  const existing = state.state.machines.get(machineId(machine_id));
-  if (existing?.snapshot_id === snapshot) return existing.receipt !== undefined;
+  { snapshot: remote }: RestoreSnapshot,
+): boolean | undefined {
   const here = state.state.snapshots.get(snapshot);
   if (here !== undefined) return here.memory !== undefined;
-  return remote?.artifacts.some(({ kind }) => kind === "memory") ?? false;
+  return remote?.artifacts.some(({ kind }) => kind === "memory");
 }
 
 /** Whether the machine shall go on where the snapshot stood. Throws `snapshot_incompatible` when there is no memory to do so. */

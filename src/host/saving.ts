@@ -1,5 +1,5 @@
 import { AppError } from "../contract/errors.ts";
-import type { SnapshotId } from "../contract/ids.ts";
+import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { ManifestDraft } from "../model/manifest.ts";
 import type { MachineRecord } from "../model/records.ts";
 import type { MadeDisk } from "../storage/types.ts";
@@ -46,14 +46,32 @@ export function refuseUnsavable(context: HostContext, machine: MachineRecord, ki
       { details: { field: "memory" } },
     );
   }
+  const { huge_pages, track_dirty_pages } = recordedHardware(machine, context.settings);
+  if (huge_pages !== "None") {
+    throw new AppError(
+      "not_supported",
+      `machine ${id} has its memory in huge pages, and a VMM does not load memory from a file into such; a snapshot of its disk can be taken`,
+      { details: { field: "memory", huge_pages } },
+    );
+  }
   if (kind !== "diff") return;
-  const why = recordedHardware(machine, context.settings).track_dirty_pages
+  if (machine.has_memory_base === true && !isBaseInDoubt(context, id)) return;
+  const why = track_dirty_pages
     ? "there is no earlier snapshot with memory since it started, or one that failed made it void: take a full one"
     : "it does not track dirty pages: create it with track_dirty_pages";
-  if (machine.has_memory_base !== true)
-    throw new AppError("no_memory_base", `a diff of machine ${id} has nothing to stand on: ${why}`, {
-      details: { field: "memory" },
-    });
+  throw new AppError("no_memory_base", `a diff of machine ${id} has nothing to stand on: ${why}`, {
+    details: { field: "memory" },
+  });
+}
+
+/**
+ * True when an earlier save failed and could not be undone wholly, which its intent tells of: the VMM may have begun
+ * to note anew what changed, while the record still names the memory from before.
+ */
+function isBaseInDoubt({ state }: HostContext, id: MachineId): boolean {
+  return [...state.state.operations.values()].some(
+    ({ kind, machine_id }) => machine_id === id && (kind === "snapshot" || kind === "fork"),
+  );
 }
 
 /**
@@ -107,10 +125,7 @@ async function stageMemory(
 }
 
 /** The machine has no base for a diff any more: its record says so before the file goes. */
-export async function voidMemoryBase(
-  { state, storage }: HostContext,
-  id: MachineRecord["id"],
-): Promise<void> {
+export async function voidMemoryBase({ state, storage }: HostContext, id: MachineId): Promise<void> {
   const latest = state.state.machines.get(id);
   if (latest?.has_memory_base === true) {
     const { has_memory_base: _base, ...record } = latest;
