@@ -31,14 +31,15 @@ export async function snapshotMachine(
   if (machine === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
   refuseTaken(context, snapshot);
   refuseUnsavable(context, machine, kind);
+  const operation: OperationRecord = {
+    id: operationId("snapshot", snapshot),
+    kind: "snapshot",
+    machine_id: id,
+    snapshot_id: snapshot,
+    started_at: clock.now(),
+  };
+  await settleEarlier(context, operation);
   return await withUndo(trace.log, async (undo) => {
-    const operation: OperationRecord = {
-      id: operationId("snapshot", snapshot),
-      kind: "snapshot",
-      machine_id: id,
-      snapshot_id: snapshot,
-      started_at: clock.now(),
-    };
     await trace.step("intent", () => state.commit({ put: "operation", record: operation }));
     // A guest that still stands is let go on by the next start, which the intent tells of it.
     undo.push("intent", async (failed) => {
@@ -92,6 +93,21 @@ function refuseTaken({ state }: HostContext, snapshot: SnapshotId): void {
   throw new AppError(
     "snapshot_exists",
     `the state has a snapshot ${snapshot} that cannot be read: ${unreadable}`,
+  );
+}
+
+/**
+ * What an earlier try under this id could not undo comes first. One of another machine stays, whose lock is not held and
+ * whose intent tells that its memory base is in doubt: throws `snapshot_exists`.
+ */
+async function settleEarlier(context: HostContext, { id, machine_id }: OperationRecord): Promise<void> {
+  const earlier = context.state.state.operations.get(id);
+  if (earlier === undefined) return;
+  if (earlier.machine_id === machine_id) return await undoSnapshot(context, earlier);
+  throw new AppError(
+    "snapshot_exists",
+    `a failed snapshot ${earlier.snapshot_id} of machine ${earlier.machine_id} is not undone wholly: take it again, or choose another id`,
+    { details: { machine_id: earlier.machine_id } },
   );
 }
 

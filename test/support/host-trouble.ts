@@ -9,14 +9,15 @@ const COMPUTES = new Set(["slot", "machineFiles", "newJailId", "loginKey"]);
 
 /**
  * What goes wrong between a daemon and its rooms, once it is armed, at the call of that number: `cut`, the daemon is
- * gone after that call had its effect; `fail`, that one call fails before it has any.
+ * gone after that call had its effect; `fail`, that one call fails before it has any; `fail for good`, that one and all
+ * after it do, until the trouble ends.
  */
 export class Trouble {
-  readonly #kind: "cut" | "fail";
+  readonly #kind: "cut" | "fail" | "fail for good";
   #left = Number.POSITIVE_INFINITY;
   readonly #gone = Promise.withResolvers<void>();
 
-  constructor(kind: "cut" | "fail") {
+  constructor(kind: "cut" | "fail" | "fail for good") {
     this.#kind = kind;
   }
 
@@ -34,6 +35,11 @@ export class Trouble {
     this.#left = calls;
   }
 
+  /** From now on nothing goes wrong any more. */
+  end(): void {
+    this.#left = Number.POSITIVE_INFINITY;
+  }
+
   /** The room as the daemon sees it: once that is gone, no call of it begins and none returns. */
   wire<Room extends object>(room: Room): Room {
     return new Proxy(room, {
@@ -46,7 +52,8 @@ export class Trouble {
           if (cut && this.happened) return await never();
           this.#left -= 1;
           const now = this.#left === 0;
-          if (now && !cut) throw new Error(`${String(name)} fails`);
+          if (now && this.#kind === "fail") throw new Error(`${String(name)} fails`);
+          if (this.happened && this.#kind === "fail for good") throw new Error(`${String(name)} fails`);
           const result: unknown = await Reflect.apply(value, target, values);
           if (now) this.#gone.resolve();
           if (cut && this.happened) return await never();
@@ -100,7 +107,7 @@ export async function assertMatches(
       disks: new Map([...storage.machines].map(([id, { disk }]) => [id, disk])),
       bases: [...storage.machines].flatMap(([id, { memoryBase }]) => (memoryBase === undefined ? [] : [id])),
       snapshots: new Map(
-        [...storage.snapshots].map(([id, { finished, size, files = new Set() }]) => [
+        [...storage.snapshots].map(([id, { finished, size, files = new Set<string>() }]) => [
           id,
           { finished, size, files: [...files].sort() },
         ]),
