@@ -71,7 +71,7 @@ function assertCgroup(pid: number, { memory_mib, vmm }: Machine): void {
   assert.ok(pids > 0 && pids <= MOST_PIDS, `it may have ${pids} processes`);
 }
 
-function assertLimits(pid: number, { memory_mib, storage_bytes }: Machine): void {
+function assertLimits(pid: number, { memory_mib, storage_bytes, vmm }: Machine): void {
   const limits = readFileSync(`/proc/${pid}/limits`, "utf8");
   const both = (name: string): number => {
     const [, soft, hard] = new RegExp(`^${name} +(\\S+) +(\\S+)`, "m").exec(limits) ?? [];
@@ -79,10 +79,14 @@ function assertLimits(pid: number, { memory_mib, storage_bytes }: Machine): void
     return Number(soft);
   };
   const fsize = both("Max file size");
-  const largest = Math.max(memory_mib * MIB, storage_bytes);
-  assert.ok(fsize >= largest && fsize <= largest + OVERHEAD_BYTES, `files may have ${fsize} bytes`);
+  const memory = memory_mib * MIB;
+  assert.ok(fsize >= Math.max(memory, storage_bytes), `files may have only ${fsize} bytes`);
+  // A disk may double while its machine runs.
+  assert.ok(fsize <= Math.max(memory, 2 * storage_bytes) + OVERHEAD_BYTES, `files may have ${fsize} bytes`);
+  assert.equal(fsize, vmm?.limits.fsize_bytes, "the machine tells another limit of its files");
   const files = both("Max open files");
   assert.ok(files > 0 && files <= MOST_FILES, `${files} files may be open`);
+  assert.equal(files, vmm?.limits.no_file, "the machine tells another limit of its open files");
 }
 
 /** Inputs belong to root and can be written by nobody; only the disk and the outputs belong to the machine's user. */
@@ -97,7 +101,9 @@ function assertJail(
   const inside = statSync(`/proc/${pid}/root`);
   const outside = statSync(root);
   assert.deepEqual([inside.dev, inside.ino], [outside.dev, outside.ino], "the jail is all that it sees");
-  for (const name of ["kernel", "initrd", "seed.img"]) {
+  // A machine that woke carries a receipt, and has what it woke from in place of what it would boot from.
+  const inputs = machine.receipt === undefined ? ["kernel", "initrd"] : ["memory", "vmstate"];
+  for (const name of [...inputs, "seed.img"]) {
     const { uid: owner, gid: group, mode }: Stats = statSync(join(root, name));
     assert.deepEqual([owner, group, mode & 0o222], [0, 0, 0], `${name} can be written`);
   }
