@@ -99,6 +99,13 @@ describe("refused drives", () => {
     ["an unknown cache type", "/drives/data", { cache_type: "None" }],
     ["an unknown I/O engine", "/drives/data", { io_engine: "Fast" }],
     ["read-only as a string", "/drives/data", { is_read_only: "yes" }],
+    ["a bucket without its refill time", "/drives/data", { rate_limiter: { ops: { size: 1 } } }],
+    [
+      "a bucket of less than nothing",
+      "/drives/data",
+      { rate_limiter: { ops: { size: -1, refill_time: 1 } } },
+    ],
+    ["an unknown bucket", "/drives/data", { rate_limiter: { files: { size: 1, refill_time: 1 } } }],
   ];
   for (const [name, path, change] of refused) {
     test(name, async () => {
@@ -129,4 +136,32 @@ test("a running machine takes no further drive", async () => {
   await using vmm = await Vmm.boot("idle");
   const body = { drive_id: "late", path_on_host: disk(vmm, "late"), is_root_device: false };
   expectFault(await vmm.call("PUT", "/drives/late", body));
+});
+
+test("a running machine's drive takes new limits bucket by bucket, and its file anew when that has grown", async () => {
+  await using vmm = await Vmm.start();
+  const path_on_host = disk(vmm, "root");
+  const bucket = (size: number) => ({ size, one_time_burst: null, refill_time: 100 });
+  const limits = async () => (await drives(vmm))[0]?.["rate_limiter"];
+  const root = { drive_id: "root", path_on_host, is_root_device: true, cache_type: "Writeback" };
+  const rate_limiter = { bandwidth: { size: 1_000_000, refill_time: 100 } };
+  expectDone(await vmm.call("PUT", "/drives/root", { ...root, rate_limiter }));
+  await vmm.configureTinyGuest("count");
+  expectDone(await vmm.call("PUT", "/actions", { action_type: "InstanceStart" }));
+  assert.deepEqual(await limits(), { bandwidth: bucket(1_000_000), ops: null });
+  const ops = { ops: { size: 20, refill_time: 100 } };
+  expectDone(await vmm.call("PATCH", "/drives/root", { drive_id: "root", rate_limiter: ops }));
+  assert.deepEqual(await limits(), { bandwidth: bucket(1_000_000), ops: bucket(20) });
+  truncateSync(path_on_host, 2 * DISK_BYTES);
+  expectDone(await vmm.call("PATCH", "/drives/root", { drive_id: "root", path_on_host }));
+  assert.deepEqual(await limits(), { bandwidth: bucket(1_000_000), ops: bucket(20) });
+  for (const body of [
+    { drive_id: "root" },
+    { drive_id: "root", is_read_only: true },
+    { drive_id: "other", path_on_host },
+    { drive_id: "root", rate_limiter: { ops: { size: 1 } } },
+  ]) {
+    expectFault(await vmm.call("PATCH", "/drives/root", body));
+  }
+  await vmm.console.waitForTick(vmm.console.lastTick() + 2);
 });

@@ -1,20 +1,10 @@
 import assert from "node:assert/strict";
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-} from "node:fs";
+import { chmodSync, chownSync, existsSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { describe, test } from "node:test";
 import { expectDone, expectFault } from "./support/api.ts";
 import { Jail } from "./support/jail.ts";
 import { NetworkNamespace } from "./support/netns.ts";
 import { family, isAlive, kill, processesOfUid, statusField } from "./support/processes.ts";
-import { Console } from "./support/tiny-guest.ts";
 import { waitFor } from "./support/wait.ts";
 
 const byNumber = (a: number, b: number) => a - b;
@@ -168,44 +158,6 @@ describe("limits", () => {
       assert.deepEqual(limit(pid, "Max file size"), ["1073741824", "1073741824"]);
     }
   });
-});
-
-test("a snapshot of one jail is loaded in another, from root's read-only links", async () => {
-  await using source = new Jail();
-  await source.start();
-  const before = await source.boot("count");
-  await before.waitForTick(3);
-  expectDone(await source.call("PATCH", "/vm", { state: "Paused" }));
-  expectDone(
-    await source.call("PUT", "/snapshot/create", { snapshot_path: "/state", mem_file_path: "/memory" }),
-  );
-  const tick = before.lastTick();
-  await using copy = new Jail();
-  mkdirSync(copy.root, { recursive: true });
-  for (const name of ["/state", "/memory"]) {
-    assert.equal(statSync(source.inside(name)).uid, source.uid);
-    chownSync(source.inside(name), 0, 0);
-    chmodSync(source.inside(name), 0o444);
-    linkSync(source.inside(name), copy.inside(name));
-  }
-  await copy.start();
-  expectDone(await copy.call("PUT", "/serial", { serial_out_path: "/console" }));
-  const mem_backend = { backend_type: "File", backend_path: "/memory" };
-  const load = { snapshot_path: "/state", mem_backend, resume_vm: true };
-  expectDone(await copy.call("PUT", "/snapshot/load", load));
-  const after = new Console(copy.inside("/console"));
-  await after.waitForTick(tick + 3);
-  expectDone(await source.call("PATCH", "/vm", { state: "Resumed" }));
-  await before.waitForTick(tick + 3);
-});
-
-test("a failed load ends a jail", async () => {
-  await using jail = new Jail();
-  await jail.start();
-  const { pid } = jail;
-  const mem_backend = { backend_type: "File", backend_path: "/memory" };
-  expectFault(await jail.call("PUT", "/snapshot/load", { snapshot_path: "/state", mem_backend }));
-  await waitFor("the end of the VMM", () => !isAlive(pid), 5_000);
 });
 
 test("ten jails start at once and each answers as itself", async () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
 import { expectBody, expectDone, expectFault } from "./support/api.ts";
 import { Vmm } from "./support/vmm.ts";
@@ -44,6 +45,8 @@ describe("a refused machine-config changes nothing", () => {
     ["memory as a string", "PUT", { ...good, mem_size_mib: "128" }],
     ["smt as a number", "PUT", { ...good, smt: 1 }],
     ["an unknown size of pages", "PUT", { ...good, huge_pages: "1G" }],
+    ["a CPU template that is none", "PUT", { ...good, cpu_template: "V1N1" }],
+    ["tracking of pages as a string", "PUT", { ...good, track_dirty_pages: "yes" }],
     ["an odd size with 2M pages", "PUT", { ...good, mem_size_mib: 129, huge_pages: "2M" }],
     ["an unknown field", "PUT", { ...good, hostname: "a" }],
     ["an unknown field in a PATCH", "PATCH", { hostname: "a" }],
@@ -75,4 +78,59 @@ test("a running machine keeps its config", async () => {
   expectFault(await vmm.call("PUT", "/machine-config", { vcpu_count: 2, mem_size_mib: 256 }));
   expectFault(await vmm.call("PATCH", "/machine-config", { vcpu_count: 2 }));
   assert.deepEqual(expectBody(await vmm.call("GET", "/machine-config")), DEFAULTS);
+});
+
+/** Why this machine's start is refused; afterwards the VMM starts another one. */
+async function refusedStart(config: Record<string, unknown>): Promise<string> {
+  await using vmm = await Vmm.start();
+  const plain = { vcpu_count: 1, mem_size_mib: 128, cpu_template: "None", huge_pages: "None" };
+  expectDone(await vmm.call("PUT", "/machine-config", { ...plain, ...config }));
+  await vmm.configureTinyGuest("idle");
+  const start = { action_type: "InstanceStart" };
+  const words = expectFault(await vmm.call("PUT", "/actions", start));
+  assert.equal(await vmm.state(), "Not started");
+  expectDone(await vmm.call("PUT", "/machine-config", plain));
+  expectDone(await vmm.call("PUT", "/actions", start));
+  return words;
+}
+
+test("a CPU template for another maker's CPUs is taken as a field and refused at the start", async () => {
+  const isIntel = /^vendor_id\s*: GenuineIntel$/m.test(readFileSync("/proc/cpuinfo", "utf8"));
+  for (const cpu_template of isIntel ? ["T2A"] : ["C3", "T2", "T2S", "T2CL"]) {
+    assert.match(await refusedStart({ cpu_template }), /CPU vendor mismatched/, cpu_template);
+  }
+});
+
+test("the template None is none, and no field of the answer", async () => {
+  await using vmm = await Vmm.start();
+  const answer = await vmm.call("PUT", "/machine-config", {
+    vcpu_count: 1,
+    mem_size_mib: 128,
+    cpu_template: "None",
+  });
+  expectDone(answer);
+  assert.equal(answer.headers["deprecation"], "true");
+  assert.deepEqual(expectBody(await vmm.call("GET", "/machine-config")), DEFAULTS);
+});
+
+test("2M pages are refused at the start when the host's pool has too few", async () => {
+  const free = /^HugePages_Free:\s*(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1];
+  const mem_size_mib = 2 * Number(free ?? 0) + 128;
+  assert.match(await refusedStart({ mem_size_mib, huge_pages: "2M" }), /Unable to read kernel image/);
+});
+
+test("a guest runs with transparent huge pages, SMT and its dirty pages tracked", async () => {
+  await using vmm = await Vmm.start();
+  const config = {
+    vcpu_count: 2,
+    mem_size_mib: 128,
+    smt: true,
+    track_dirty_pages: true,
+    huge_pages: "Transparent",
+  };
+  expectDone(await vmm.call("PUT", "/machine-config", config));
+  await vmm.configureTinyGuest("count");
+  expectDone(await vmm.call("PUT", "/actions", { action_type: "InstanceStart" }));
+  await vmm.console.waitForTick(2);
+  assert.deepEqual(expectBody(await vmm.call("GET", "/machine-config")), config);
 });

@@ -26,6 +26,21 @@ test("a store that would grow over the limit of a body is refused with 413 and s
   assert.deepEqual(expectBody(await vmm.call("GET", "/mmds")), first);
 });
 
+test("a store may be as large as a body, and a larger body is no request", async () => {
+  const limit = 2 * 1024 * 1024;
+  await using vmm = await Vmm.start({ args: ["--http-api-max-payload-size", String(limit)] });
+  const data = (bytes: number) => ({ a: "a".repeat(bytes - 8) });
+  expectDone(await vmm.call("PUT", "/mmds", data(60_000)));
+  expectDone(await vmm.call("PUT", "/mmds", data(limit)));
+  assert.deepEqual(expectBody(await vmm.call("GET", "/mmds")), data(limit));
+  expectFault(await vmm.call("PATCH", "/mmds", { b: 1 }), 413);
+  const refused = await vmm.call("PUT", "/mmds", data(limit + 1));
+  assert.equal(refused.status, 400);
+  assert.match(refused.text, /larger than the limit of 2097152/);
+  // What came before it stays, and the VMM answers on.
+  assert.deepEqual(expectBody(await vmm.call("GET", "/mmds")), data(limit));
+});
+
 async function withInterface(check: (vmm: Vmm) => Promise<void>): Promise<void> {
   using netns = new NetworkNamespace();
   netns.addTap("tap0");

@@ -38,13 +38,35 @@ test("an interface takes its tap, in the VMM's namespace, and gives it back", as
   assert.match(linkFlags(netns, "tap0"), /NO-CARRIER/);
 });
 
-test("rate limiters are taken", async () => {
+test("rate limiters are taken and told, and changed bucket by bucket while the guest runs", async () => {
   using netns = new NetworkNamespace();
   netns.addTap("tap0");
   await using vmm = await Vmm.start({ netns: netns.path });
-  const limiter = { bandwidth: { size: 1_000_000, refill_time: 100 }, ops: { size: 100, refill_time: 100 } };
-  const body = { ...ETH0, rx_rate_limiter: limiter, tx_rate_limiter: limiter };
-  expectDone(await vmm.call("PUT", "/network-interfaces/eth0", body));
+  const bucket = (size: number) => ({ size, one_time_burst: null, refill_time: 100 });
+  const told = async () => {
+    const [eth0] = await interfaces(vmm);
+    return [eth0?.["rx_rate_limiter"], eth0?.["tx_rate_limiter"]];
+  };
+  const rx_rate_limiter = { bandwidth: { size: 1_000_000, refill_time: 100 } };
+  const tx_rate_limiter = { ops: { size: 100, refill_time: 100 } };
+  expectDone(
+    await vmm.call("PUT", "/network-interfaces/eth0", { ...ETH0, rx_rate_limiter, tx_rate_limiter }),
+  );
+  assert.deepEqual(await told(), [
+    { bandwidth: bucket(1_000_000), ops: null },
+    { bandwidth: null, ops: bucket(100) },
+  ]);
+  const change = { iface_id: "eth0", rx_rate_limiter: { ops: { size: 5, refill_time: 100 } } };
+  expectFault(await vmm.call("PATCH", "/network-interfaces/eth0", change));
+  await vmm.configureTinyGuest("idle");
+  expectDone(await vmm.call("PUT", "/actions", { action_type: "InstanceStart" }));
+  expectDone(await vmm.call("PATCH", "/network-interfaces/eth0", change));
+  assert.deepEqual(await told(), [
+    { bandwidth: bucket(1_000_000), ops: bucket(5) },
+    { bandwidth: null, ops: bucket(100) },
+  ]);
+  expectFault(await vmm.call("PATCH", "/network-interfaces/eth9", { ...change, iface_id: "eth9" }));
+  expectFault(await vmm.call("PATCH", "/network-interfaces/eth0", { ...change, mtu: 1_400 }));
 });
 
 test("an interface of the same id replaces the first", async () => {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { statSync, truncateSync, writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import { describe, test } from "node:test";
 import { expectDone, expectFault } from "./support/api.ts";
-import { create, filesIn, type Files, load, restore, takeSnapshot } from "./support/snapshot.ts";
+import { create, filesIn, load, restore, takeSnapshot } from "./support/snapshot.ts";
 import { tinyGuest } from "./support/tiny-guest.ts";
 import { Vmm } from "./support/vmm.ts";
 import { sleep } from "./support/wait.ts";
@@ -162,29 +162,4 @@ describe("a load that is refused as a request leaves the VMM usable", () => {
     expectFault(await vmm.call("PUT", "/snapshot/load", load(files)));
     assert.equal(await vmm.state(), "Running");
   });
-});
-
-describe("a load that fails answers 400 and ends the VMM with 1", () => {
-  const broken: [string, (files: Files) => void][] = [
-    ["no state file", (files) => (files.state = "/nowhere/state")],
-    ["no memory file", (files) => (files.memory = "/nowhere/memory")],
-    ["a state file of nonsense", (files) => writeFileSync(files.state, "nonsense".repeat(1_000))],
-    ["an empty state file", (files) => truncateSync(files.state, 0)],
-    ["a torn state file", (files) => truncateSync(files.state, Math.floor(statSync(files.state).size / 2))],
-    [
-      "a torn memory file",
-      (files) => truncateSync(files.memory, Math.floor(statSync(files.memory).size / 2)),
-    ],
-  ];
-  for (const [name, damage] of broken) {
-    test(name, async () => {
-      using dir = new WorkDir();
-      const { state, memory } = await takeSnapshot(dir);
-      const files = { state, memory };
-      damage(files);
-      await using vmm = await Vmm.start({ dir, socketName: "load" });
-      expectFault(await vmm.call("PUT", "/snapshot/load", load(files)));
-      assert.deepEqual(await vmm.exit(), { code: 1, signal: null });
-    });
-  }
 });
