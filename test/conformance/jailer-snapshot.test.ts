@@ -98,6 +98,13 @@ async function bootJail(jail: Jail, mode: string): Promise<void> {
   }
 }
 
+/** The names of all that lies in the jail, as the host sees it. */
+function namesIn(jail: Jail): string {
+  return readdirSync(jail.root, { recursive: true, encoding: "utf8" })
+    .toSorted((one, other) => (one < other ? -1 : 1))
+    .join("\n");
+}
+
 const create = (type = "Full") => ({
   snapshot_type: type,
   snapshot_path: FILES.state,
@@ -112,12 +119,12 @@ async function fillStore(store: Store, mode = "count"): Promise<number> {
   await bootJail(jail, mode);
   await console.waitForTick(3);
   expectDone(await jail.call("PATCH", "/vm", { state: "Paused" }));
-  const before = readdirSync(jail.root, { recursive: true }).toSorted();
+  const before = namesIn(jail);
   store.lend(jail);
   expectDone(await jail.call("PUT", "/snapshot/create", create()));
   store.takeBack(jail);
   // The save leaves nothing in the jail, whatever it needed.
-  assert.deepEqual(readdirSync(jail.root, { recursive: true }).toSorted(), before);
+  assert.deepEqual(namesIn(jail), before);
   const tick = console.lastTick();
   expectDone(await jail.call("PATCH", "/vm", { state: "Resumed" }));
   await console.waitForTick(tick + 2);
@@ -136,9 +143,9 @@ test("a guest saved into lent files goes on in two jails at once, from root's re
     const jail = all.use(new Jail());
     store.link(jail);
     const console = await startJail(jail, netns);
-    const before = readdirSync(jail.root, { recursive: true }).toSorted();
+    const before = namesIn(jail);
     expectDone(await jail.call("PUT", "/snapshot/load", load(FILES, { resume_vm: false })));
-    assert.deepEqual(readdirSync(jail.root, { recursive: true }).toSorted(), before);
+    assert.deepEqual(namesIn(jail), before);
     assert.match(netns.ip("link", "show", "dev", "tap0"), /LOWER_UP/);
     copies.push({ jail, console });
   }

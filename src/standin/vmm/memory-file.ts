@@ -14,6 +14,8 @@ import { osErrorText } from "../shared/os-error.ts";
 import { Fault } from "./fault.ts";
 import { type GuestMemory, PAGE } from "./guest-memory.ts";
 
+type Memory = Pick<GuestMemory, "bytes" | "read" | "write" | "isTouched">;
+
 const CHUNK = 256 * PAGE;
 const ZEROS = Buffer.alloc(CHUNK);
 const LOAD_FAILED =
@@ -24,7 +26,7 @@ const LOAD_FAILED =
  * is taken for a former memory and changed where it differs, so that it is this one in the end; into any other file
  * goes all that the guest ever touched, zeros too, since nothing here knows what changed. Throws Fault.
  */
-export function writeMemoryFile(path: string, memory: GuestMemory, type: "Full" | "Diff"): void {
+export function writeMemoryFile(path: string, memory: Memory, type: "Full" | "Diff"): void {
   let doing = "open";
   let fd: number | undefined;
   try {
@@ -76,7 +78,7 @@ export function openMemoryFile(path: string, bytes: number): number {
 }
 
 /** Copies the memory in the file into a guest that was never run. Throws the OS's error. */
-export function fillFromFile(fd: number, memory: GuestMemory): void {
+export function fillFromFile(fd: number, memory: Memory): void {
   const chunk = Buffer.alloc(CHUNK);
   for (let offset = 0; offset < memory.bytes; offset += CHUNK) {
     readFully(fd, chunk, offset);
