@@ -2,7 +2,9 @@
  * A guest's memory, seen from outside of the QEMU that holds it: through /proc, as the parent of a process of the same
  * user may. So it is written to files, and filled from them, in the layout that Firecracker's files have.
  */
-import { closeSync, constants, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync, readSync } from "node:fs";
+
+import { readWhole, writeWhole } from "../shared/whole-io.ts";
 
 export const PAGE = 4096;
 const ENTRY = 8;
@@ -30,18 +32,12 @@ export class GuestMemory implements Disposable {
 
   /** Fills `into` with what lies at `offset`. */
   read(offset: number, into: Buffer): void {
-    for (let at = 0; at < into.length; ) {
-      const got = readSync(this.#memoryFd, into, at, into.length - at, this.#address + offset + at);
-      if (got === 0) throw new Error("the guest's memory ends early");
-      at += got;
-    }
+    readWhole(this.#memoryFd, into, this.#address + offset);
   }
 
   /** Puts `from` at `offset`. */
   write(offset: number, from: Buffer): void {
-    for (let at = 0; at < from.length; ) {
-      at += writeSync(this.#memoryFd, from, at, from.length - at, this.#address + offset + at);
-    }
+    writeWhole(this.#memoryFd, from, this.#address + offset);
   }
 
   /** False when no page of this part was ever touched, so that all of it reads as zeros. Both in whole pages. */

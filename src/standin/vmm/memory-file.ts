@@ -1,16 +1,8 @@
 /** A snapshot's memory file: the guest's memory from its first byte to its last, and nothing else. */
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync } from "node:fs";
 
 import { osErrorText } from "../shared/os-error.ts";
+import { readWhole, writeWhole } from "../shared/whole-io.ts";
 import { Fault } from "./fault.ts";
 import { type GuestMemory, PAGE } from "./guest-memory.ts";
 
@@ -44,7 +36,7 @@ export function writeMemoryFile(path: string, memory: Memory, type: "Full" | "Di
       const isTouched = memory.isTouched(offset, CHUNK);
       if (!isTouched && !isFormer) continue;
       if (isTouched) memory.read(offset, now);
-      if (isFormer) readFully(fd, former, offset);
+      if (isFormer) readWhole(fd, former, offset);
       const before = isFormer ? former : type === "Full" ? ZEROS : undefined;
       writeChanges(fd, offset, isTouched ? now : ZEROS, before);
     }
@@ -81,7 +73,7 @@ export function openMemoryFile(path: string, bytes: number): number {
 export function fillFromFile(fd: number, memory: Memory): void {
   const chunk = Buffer.alloc(CHUNK);
   for (let offset = 0; offset < memory.bytes; offset += CHUNK) {
-    readFully(fd, chunk, offset);
+    readWhole(fd, chunk, offset);
     const before = memory.isTouched(offset, CHUNK) ? undefined : ZEROS;
     for (const [from, to] of changes(chunk, before)) memory.write(offset + from, chunk.subarray(from, to));
   }
@@ -89,7 +81,7 @@ export function fillFromFile(fd: number, memory: Memory): void {
 
 function writeChanges(fd: number, offset: number, now: Buffer, before: Buffer | undefined): void {
   for (const [from, to] of changes(now, before)) {
-    for (let at = from; at < to; ) at += writeSync(fd, now, at, to - at, offset + at);
+    writeWhole(fd, now.subarray(from, to), offset + from);
   }
 }
 
@@ -109,12 +101,4 @@ function* changes(now: Buffer, before: Buffer | undefined): Generator<readonly [
     } else if (!isSame) from ??= at;
   }
   if (from !== undefined) yield [from, now.length];
-}
-
-function readFully(fd: number, into: Buffer, position: number): void {
-  for (let at = 0; at < into.length; ) {
-    const got = readSync(fd, into, at, into.length - at, position + at);
-    if (got === 0) throw new Error("the memory file ends early");
-    at += got;
-  }
 }

@@ -3,9 +3,10 @@
  * devices, and the SHA-256 of it all, since a damaged one has to be refused.
  */
 import { createHash } from "node:crypto";
-import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, constants, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 
 import { errnoOf, osErrorText } from "../shared/os-error.ts";
+import { writeWhole } from "../shared/whole-io.ts";
 import * as bodies from "./bodies.ts";
 import { decodeBody, type Decoder, list, maybe, need, struct, text, word } from "./decode.ts";
 import { Fault } from "./fault.ts";
@@ -16,7 +17,7 @@ export const SNAPSHOT_VERSION = "v2.0.0-qemu";
 const MAGIC = "firecracker-qemu-snapshot ";
 const DIGEST_BYTES = 32;
 /** More than the devices of a large machine take up. */
-const MOST_DEVICE_BYTES = 1024 * 1024;
+const MOST_DEVICE_BYTES = 256 * 1024;
 const NEWLINE = 0x0a;
 const EISDIR = 21;
 
@@ -55,14 +56,14 @@ export async function writeStateFile(
     fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o666);
     doing = "write";
     // QEMU would not say why it cannot write, and a limit would kill it rather than this program.
-    writeSync(fd, Buffer.alloc(MOST_DEVICE_BYTES));
+    writeWhole(fd, Buffer.alloc(MOST_DEVICE_BYTES), 0);
     await saveDevices(path);
     const devices = readFileSync(path);
     const head = `${MAGIC}${SNAPSHOT_VERSION}\n${JSON.stringify(state)}\n`;
     const content = Buffer.concat([Buffer.from(head), devices]);
     const whole = Buffer.concat([content, digestOf(content)]);
     ftruncateSync(fd, 0);
-    for (let at = 0; at < whole.length; ) at += writeSync(fd, whole, at, whole.length - at, at);
+    writeWhole(fd, whole, 0);
     doing = "sync_all";
     fsyncSync(fd);
   } catch (cause) {
