@@ -119,7 +119,7 @@ test("a daemon killed in a snapshot with memory, a live restore or a fork leaves
 test("a VMM that is killed in its snapshot fails it, and leaves a failed machine and nothing else", async () => {
   await inWorld(async (world) => {
     const source = await world.create("source", { memory_mib: 256 });
-    await world.ssh(source, "head -c 120000000 /dev/urandom > /run/noise");
+    await world.ssh(source, "head -c 30000000 /dev/urandom > /run/noise");
     const asked = world.post("/machines/source/snapshots", { snapshot_id: "cut", memory: true });
     const staged = join(world.rootDir, "staging/snapshot-cut");
     for (let attempt = 0; !hasMemory(staged); attempt += 1) {
