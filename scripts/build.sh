@@ -1,5 +1,5 @@
 #!/bin/sh
-# Bundles the programs into dist/, one file each: the daemon, the command line tool and the two stand-ins.
+# Bundles the programs into dist/, one file each: the daemon, its hashing thread, the command line tool and the two stand-ins.
 # Does nothing when no source is newer than the bundles.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,6 +12,7 @@ bundle() {
 		--banner:js="$globals" --external:cpu-features --external:'*.node' --log-level=warning --legal-comments=none
 }
 bundle src/main.ts --outfile=dist/computer-host.mjs
+bundle src/storage/digest-worker.ts --outfile=dist/digest-worker.mjs
 bundle src/cli/main.ts --outfile=dist/computer.mjs
 bundle src/standin/firecracker-qemu.ts src/standin/jailer-qemu.ts src/standin/probe-kvm.ts --outdir=dist/standin
 mkdir -p dist/standin/bin

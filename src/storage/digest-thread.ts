@@ -1,3 +1,4 @@
+import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { FileDigest } from "./digest.ts";
 
@@ -12,6 +13,8 @@ export interface DigestJob {
 
 /** Hashing takes a whole core: no more of them at a time than leave the host's guests alone. */
 const AT_ONCE = 2;
+/** A program of its own beside this one: a source of the checkout, or a bundle beside the daemon's. */
+const WORKER = new URL(`digest-worker${extname(import.meta.url)}`, import.meta.url);
 let running = 0;
 const waiting: (() => void)[] = [];
 
@@ -34,7 +37,7 @@ export async function digestInThread(job: DigestJob): Promise<FileDigest> {
 
 function runThread(job: DigestJob): Promise<FileDigest> {
   const { promise, resolve, reject } = Promise.withResolvers<FileDigest>();
-  const thread = new Worker(new URL("digest-worker.ts", import.meta.url), { workerData: job });
+  const thread = new Worker(WORKER, { workerData: job });
   thread.once("message", (digest: FileDigest) => resolve(digest));
   thread.once("error", reject);
   thread.once("exit", (code) => reject(new Error(`The hashing thread ended with ${code} and no answer.`)));

