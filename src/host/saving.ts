@@ -150,7 +150,8 @@ export function manifestOf(
   taken: { readonly consistency: "synced" | "crash"; readonly created_at: string },
 ): ManifestDraft {
   const { slot, identity } = machine;
-  const { name, version } = vmms.description;
+  // What it was launched under, which an upgrade of the pair leaves running.
+  const { name, version } = machine.vmm ?? vmms.description;
   return {
     format: 2,
     snapshot_id,

@@ -4,6 +4,7 @@ import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
 import { recordedHardware } from "./hardware.ts";
+import { refuseWithoutHugePages } from "./huge-pages.ts";
 import { type LaidDown, layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
 import { finishResize } from "./resize.ts";
@@ -34,6 +35,7 @@ export async function startMachine(
   if (stopped === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
   if (stopped.phase === "running") return stopped;
   refuseUnlessStopped(stopped, "started");
+  await refuseWithoutHugePages(recordedHardware(stopped, settings), stopped.memory_mib);
   return await withUndo(trace.log, async (undo) => {
     const way = { context, trace, undo, signal };
     const { error, ...kept } = stopped;

@@ -1,4 +1,4 @@
-import { link, mkdir, rename, rm } from "node:fs/promises";
+import { link, mkdir, rm } from "node:fs/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { removeTree, syncDirectory } from "../system/files.ts";
@@ -106,13 +106,10 @@ export class MachineFolders {
    */
   async keepMemoryBase(id: MachineId, memory: string): Promise<void> {
     const { memoryBase } = this.#layout.machine(id);
-    const fresh = `${memoryBase}.new`;
     try {
-      await rm(fresh, { force: true });
-      await link(memory, fresh);
-      await rename(fresh, memoryBase);
-      // A rename onto another name of the same file does nothing at all, and leaves both.
-      await rm(fresh, { force: true });
+      // A machine without one in between is no harm: whoever is cut off here finds the base void.
+      await rm(memoryBase, { force: true });
+      await link(memory, memoryBase);
     } catch (error) {
       throw storageError(error, "Keeping the snapshot's memory for the next diff");
     }

@@ -22,12 +22,12 @@ interface Plan {
 type Callable = (this: unknown, ...parameters: never[]) => unknown;
 
 const real = {
-  appendFileSync: fs.appendFileSync,
+  writeSync: fs.writeSync,
   readFileSync: fs.readFileSync,
   kill: process.kill.bind(process),
 };
 const planFile = process.env["FAULTS"] ?? "";
-const logFile = process.env["FAULTS_LOG"] ?? "/dev/null";
+const log = fs.openSync(process.env["FAULTS_LOG"] ?? "/dev/null", "a");
 let plan: Plan | undefined;
 let count = 0;
 
@@ -43,7 +43,7 @@ function effect(name: string): () => void {
   if (plan === undefined) return () => {};
   count += 1;
   const number = count;
-  real.appendFileSync(logFile, `${number} ${name}\n`);
+  real.writeSync(log, `${number} ${name}\n`);
   if (plan.at !== number) return () => {};
   if (plan.phase === "before") die();
   return die;
