@@ -61,6 +61,7 @@ test("the fields that a load may carry", async () => {
     ["track", { track_dirty_pages: true }, { track_dirty_pages: true }],
     ["by-its-old-name", { enable_diff_snapshots: true }, { track_dirty_pages: true }],
     ["nothing", {}, { track_dirty_pages: false, huge_pages: "None" }],
+    ["ordinary-pages", { huge_pages: "None" }, { huge_pages: "None" }],
     ["transparent", { huge_pages: "Transparent" }, { huge_pages: "Transparent" }],
     ["as-it-was", { huge_pages: "Snapshot", clock_realtime: true }, { huge_pages: "None" }],
   ];
