@@ -25,7 +25,7 @@ describe("control groups", () => {
     const parent = `fcconf-${jail.id}`;
     const group = join(pids ?? "", parent, jail.id);
     // Declared before the jail, so that it runs after the VMM has ended.
-    cleanup.defer(() => removeGroup(group));
+    cleanup.defer(async () => await removeGroup(group));
     await jail.start({
       args: ["--cgroup-version", "1", "--parent-cgroup", parent, "--cgroup", "pids.max=77"],
     });
@@ -42,7 +42,7 @@ describe("control groups", () => {
     await using jail = new Jail();
     const parent = `fcconf-${jail.id}`;
     const groups = ["pids", "memory", "cpu"].map((name) => join(v1Mount(name) ?? "", parent, jail.id));
-    for (const group of groups) cleanup.defer(() => removeGroup(group));
+    for (const group of groups) cleanup.defer(async () => await removeGroup(group));
     const values = ["pids.max=99", "memory.limit_in_bytes=536870912", "cpu.shares=512"];
     await jail.start({
       args: ["--parent-cgroup", parent, ...values.flatMap((value) => ["--cgroup", value])],
@@ -63,7 +63,7 @@ describe("control groups", () => {
     const parent = `fcconf-${jail.id}`;
     const group = join(unified.point, parent, jail.id);
     cleanup.defer(rememberSubtreeControl(unified.point));
-    cleanup.defer(() => removeGroup(group));
+    cleanup.defer(async () => await removeGroup(group));
     const value = `${limit.file}=${limit.value}`;
     await jail.start({ args: ["--cgroup-version", "2", "--parent-cgroup", parent, "--cgroup", value] });
     await jail.boot("idle");
@@ -79,7 +79,7 @@ describe("control groups", () => {
     await using jail = new Jail();
     const parent = join(unified?.point ?? "", `fcconf-${jail.id}`);
     mkdirSync(parent);
-    cleanup.defer(() => removeGroup(join(parent, "none")));
+    cleanup.defer(async () => await removeGroup(join(parent, "none")));
     await jail.start({ args: ["--cgroup-version", "2", "--parent-cgroup", `fcconf-${jail.id}`] });
     await jail.boot("idle");
     const inside = members(parent);

@@ -190,7 +190,7 @@ test("a loaded jail keeps to its groups and is saved as a diff over its base", {
   await using jail = new Jail();
   const parent = `fcconf-${jail.id}`;
   const group = `${v1Mount("memory")}/${parent}/${jail.id}`;
-  cleanup.defer(() => removeGroup(group));
+  cleanup.defer(async () => await removeGroup(group));
   store.link(jail);
   const limit = ["--parent-cgroup", parent, "--cgroup", `memory.limit_in_bytes=${512 << 20}`];
   const console = await startJail(jail, netns, limit);

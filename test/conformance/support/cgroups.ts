@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { waitFor } from "./wait.ts";
 
 /** Where a v1 controller is mounted, or undefined. */
 export function v1Mount(controller: string): string | undefined {
@@ -26,9 +27,24 @@ export function members(group: string): number[] {
   return readFileSync(join(group, "cgroup.procs"), "utf8").trim().split("\n").map(Number);
 }
 
-/** Removes a jail's group and its parent, which no other test shares. Nobody may live in them. */
-export function removeGroup(group: string): void {
-  for (const folder of [group, dirname(group)]) if (existsSync(folder)) rmdirSync(folder);
+/**
+ * Removes a jail's group and its parent, which no other test shares. Nobody may live in them; whoever has just died
+ * keeps them busy for a moment, even when none is listed any more.
+ */
+export async function removeGroup(group: string): Promise<void> {
+  for (const folder of [group, dirname(group)]) {
+    if (existsSync(folder)) await waitFor(`an end of ${folder}`, () => isRemoved(folder), 5_000);
+  }
+}
+
+function isRemoved(folder: string): boolean {
+  try {
+    rmdirSync(folder);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EBUSY") return false;
+    throw error;
+  }
 }
 
 /** A limit of each v2 controller that tests may set on a group, as the kernel tells it back. */
