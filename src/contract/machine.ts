@@ -80,7 +80,7 @@ const RateLimiterSchema = Type.Object(
 );
 export type RateLimiter = Static<typeof RateLimiterSchema>;
 
-export const RateLimitsSchema = Type.Object(
+const RateLimitsSchema = Type.Object(
   {
     disk: Type.Optional(RateLimiterSchema),
     network_rx: Type.Optional(RateLimiterSchema),
@@ -91,7 +91,7 @@ export const RateLimitsSchema = Type.Object(
 export type RateLimits = Static<typeof RateLimitsSchema>;
 
 /** Firecracker's static CPU templates, by their own names. */
-export const CpuTemplateSchema = Type.Union(
+const CpuTemplateSchema = Type.Union(
   [
     Type.Literal("C3"),
     Type.Literal("T2"),
@@ -231,6 +231,18 @@ export const PortSchema = Type.Object(
   { $id: "Port" },
 );
 
+/** What a machine has beside vCPUs, memory and disk: what its request said, and what the settings did. */
+export const HardwareSchema = Type.Object({
+  io_engine: Type.Union([Type.Literal("Sync"), Type.Literal("Async")]),
+  pci: Type.Boolean(),
+  rate_limits: Type.Optional(RateLimitsSchema),
+  cpu_template: Type.Optional(CpuTemplateSchema),
+  huge_pages: Type.Union([Type.Literal("None"), Type.Literal("2M")]),
+  smt: Type.Boolean(),
+  track_dirty_pages: Type.Boolean(),
+  boot_args: Type.Optional(Type.String()),
+});
+
 export const MachineSchema = Type.Object(
   {
     id: IdSchema,
@@ -284,17 +296,7 @@ export const MachineSchema = Type.Object(
         }),
       }),
     ),
-    hardware: Type.Object({
-      io_engine: Type.Union([Type.Literal("Sync"), Type.Literal("Async")]),
-      cache_type: Type.Literal("Writeback"),
-      pci: Type.Boolean(),
-      rate_limits: Type.Optional(RateLimitsSchema),
-      cpu_template: Type.Optional(CpuTemplateSchema),
-      huge_pages: Type.Union([Type.Literal("None"), Type.Literal("2M")]),
-      smt: Type.Boolean(),
-      track_dirty_pages: Type.Boolean(),
-      boot_args: Type.Optional(Type.String()),
-    }),
+    hardware: Type.Object({ ...HardwareSchema.properties, cache_type: Type.Literal("Writeback") }),
     receipt: Type.Optional(
       Type.Array(Type.Ref("ReceiptEntry"), {
         description: "of a machine that was woken from a memory snapshot: what was made its own, and how",

@@ -51,7 +51,7 @@ export async function forkMachine(
   if (there !== undefined) return { records: there, created: false };
   const source = context.state.state.machines.get(id);
   if (source === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
-  refuseUnforkable(context, source);
+  refuseUnsavable(context, source, "full");
   return { records: await makeFamily(context, source, family, { trace, signal }), created: true };
 }
 
@@ -70,17 +70,6 @@ function alreadyThere(
     "machine_exists",
     `a fork makes all of its children, and there are machines with these ids: ${taken.join(", ")}`,
     { details: { machine_ids: taken } },
-  );
-}
-
-/** Refuses (`wrong_phase`, `not_supported`) a machine of which nothing could wake. */
-function refuseUnforkable(context: HostContext, source: MachineRecord): void {
-  refuseUnsavable(context, source, "full");
-  if (recordedHardware(source, context.settings).huge_pages === "None") return;
-  throw new AppError(
-    "not_supported",
-    `machine ${source.id} has its memory in huge pages, and a VMM does not load memory from a file into such`,
-    { details: { field: "huge_pages" } },
   );
 }
 

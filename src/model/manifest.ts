@@ -1,7 +1,7 @@
 import { type Static, Type } from "typebox";
 import { IdSchema, type MachineId, type SnapshotId } from "../contract/ids.ts";
-import { ReadySchema } from "../contract/machine.ts";
-import { HardwareRecordSchema, ImageRefSchema } from "./schemas.ts";
+import { HardwareSchema, ReadySchema } from "../contract/machine.ts";
+import { ImageRefSchema } from "./schemas.ts";
 
 const Sha256Schema = Type.String({ pattern: "^[0-9a-f]{64}$" });
 const FileSchema = Type.Object({
@@ -23,7 +23,7 @@ export const ManifestSchema = Type.Object({
   vcpus: Type.Integer({ minimum: 1 }),
   memory_mib: Type.Integer({ minimum: 1 }),
   ready: ReadySchema,
-  hardware: HardwareRecordSchema,
+  hardware: HardwareSchema,
   consistency: Type.Union([Type.Literal("synced"), Type.Literal("crash")]),
   source_runtime_host: Type.Optional(Type.String()),
   source_tap_device: Type.Optional(Type.String()),

@@ -1,9 +1,9 @@
 import { type Static, Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { IdSchema, type MachineId, type SnapshotId } from "../contract/ids.ts";
-import { PhaseSchema, ReadySchema, ReceiptEntrySchema } from "../contract/machine.ts";
+import { HardwareSchema, PhaseSchema, ReadySchema, ReceiptEntrySchema } from "../contract/machine.ts";
 import type { MachineRecord, OperationRecord, SnapshotRecord } from "../model/records.ts";
-import { HardwareRecordSchema, ImageRefSchema } from "../model/schemas.ts";
+import { ImageRefSchema } from "../model/schemas.ts";
 import type { RecordKind } from "./types.ts";
 
 const MachineIdSchema = Type.Unsafe<MachineId>(IdSchema);
@@ -37,7 +37,7 @@ const MachineRecordSchema = Type.Object({
   storage_bytes: CountSchema,
   ready: ReadySchema,
   disk_clone: CloneSchema,
-  hardware: Type.Optional(HardwareRecordSchema),
+  hardware: Type.Optional(HardwareSchema),
   identity: Type.Object({
     hostname: Type.String(),
     guest_machine_id: Type.String(),

@@ -1,22 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Machine, ReceiptEntry } from "../../src/contract/machine.ts";
+import { type Machine, RECEIPT_ITEMS } from "../../src/contract/machine.ts";
 import { assertCountsOn, countIn, startCounter } from "../support/counter.ts";
 import { PLAYGROUND } from "../support/playground.ts";
 import { inWorld, type World } from "../support/world.ts";
 
 const { public_address } = PLAYGROUND;
-const ITEMS = [
-  "hostname",
-  "machine_id",
-  "ssh_host_key",
-  "authorized_keys",
-  "clock",
-  "randomness",
-  "connections",
-  "resolvers",
-] as const satisfies readonly ReceiptEntry["item"][];
 
 async function restore(world: World, snapshot: string, machine_id: string, more: object = {}) {
   return await world.post(`/snapshots/${snapshot}/restore`, {
@@ -104,7 +94,7 @@ test("a guest that is frozen with its memory wakes as two others at once, each a
         assert.deepEqual([snapshot_id, phase], ["frozen", "running"]);
         assert.deepEqual(
           receipt?.map(({ item, done }) => [item, done]),
-          ITEMS.map((item) => [item, true]),
+          RECEIPT_ITEMS.map((item) => [item, true]),
           `${id}: ${JSON.stringify(receipt)}`,
         );
       }
