@@ -165,7 +165,7 @@ export const ForkMachineSchema = Type.Object(
   },
   {
     $id: "ForkMachine",
-    description: "machine_id for one child; count and id_prefix for several",
+    description: "machine_id for one child; count and id_prefix for several; ready is the source's unless it is given",
     ...closed,
   },
 );
