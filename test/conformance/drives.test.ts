@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { truncateSync, writeFileSync } from "node:fs";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { expectBody, expectDone, expectFault } from "./support/api.ts";
 import { Vmm } from "./support/vmm.ts";
 
@@ -107,9 +107,11 @@ describe("refused drives", () => {
     ],
     ["an unknown bucket", "/drives/data", { rate_limiter: { files: { size: 1, refill_time: 1 } } }],
   ];
+  let vmm: Vmm;
+  before(async () => (vmm = await Vmm.start()));
+  after(async () => await vmm[Symbol.asyncDispose]());
   for (const [name, path, change] of refused) {
     test(name, async () => {
-      await using vmm = await Vmm.start();
       const good = { drive_id: "data", path_on_host: disk(vmm, "data"), is_root_device: false };
       expectFault(await vmm.call("PUT", path, { ...good, ...change }));
       assert.deepEqual(await drives(vmm), []);

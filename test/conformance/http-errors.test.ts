@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { Client } from "undici";
 import { exchange, expectBody, expectDone, expectFault, type Answer } from "./support/api.ts";
 import { Vmm } from "./support/vmm.ts";
@@ -43,9 +43,11 @@ describe("a request that is no call of the API is a fault", () => {
     ["a snapshot call that is none", "PUT", "/snapshot/destroy", {}],
     ["a snapshot call without its name", "PUT", "/snapshot", {}],
   ];
+  let vmm: Vmm;
+  before(async () => (vmm = await Vmm.start()));
+  after(async () => await vmm[Symbol.asyncDispose]());
   for (const [name, method, path, body] of refused) {
     test(name, async () => {
-      await using vmm = await Vmm.start();
       expectFault(await vmm.call(method, path, body));
       expectBody(await vmm.call("GET", "/"));
     });

@@ -77,7 +77,7 @@ test("a cgroup value that the kernel refuses is refused and nothing runs", async
   const group = `fcconf-${jail.id}`;
   const exit = await jail.run(args("--parent-cgroup", group, "--cgroup", "pids.max=plenty"));
   const mount = v1Mount("pids");
-  if (mount !== undefined) removeGroup(`${mount}/${group}/${jail.id}`);
+  if (mount !== undefined) await removeGroup(`${mount}/${group}/${jail.id}`);
   assert.equal(exit.code, 1);
   assert.ok(!existsSync(jail.pidFile));
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { expectBody, expectDone, expectFault } from "./support/api.ts";
 import { Vmm } from "./support/vmm.ts";
 
@@ -54,9 +54,11 @@ describe("a refused machine-config changes nothing", () => {
     ["no vCPU in a PATCH", "PATCH", { vcpu_count: 0 }],
     ["a list", "PUT", []],
   ];
+  let vmm: Vmm;
+  before(async () => (vmm = await Vmm.start()));
+  after(async () => await vmm[Symbol.asyncDispose]());
   for (const [name, method, body] of refused) {
     test(name, async () => {
-      await using vmm = await Vmm.start();
       expectFault(await vmm.call(method, "/machine-config", body));
       assert.deepEqual(expectBody(await vmm.call("GET", "/machine-config")), DEFAULTS);
     });
