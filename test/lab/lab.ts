@@ -5,6 +5,9 @@ import { RunError, type RunResult, run } from "../../src/system/run.ts";
 import { packPayload, type RealPair } from "./payload.ts";
 import { Vm } from "./vm.ts";
 
+/** With memory snapshots the host holds half a dozen guests, and their memory in its page cache. */
+const MEMORY_MIB = 6144;
+const SHORT_MEMORY_MIB = 3072;
 const BOOT_TIMEOUT_MS = 180_000;
 const BUILD_TIMEOUT_MS = 900_000;
 
@@ -99,7 +102,8 @@ export async function startLab({ imageDir, pair }: LabOptions): Promise<Lab> {
     else await rm(folder, { recursive: true, force: true });
   });
   const payload = await makePayload(folder, imageDir, pair);
-  const vm = undo.use(await Vm.start({ lab: build.stdout.trim(), payload, folder }));
+  const memoryMib = pair === undefined ? SHORT_MEMORY_MIB : MEMORY_MIB;
+  const vm = undo.use(await Vm.start({ lab: build.stdout.trim(), payload, folder, memoryMib }));
   const port = await vm.sshPort();
   const hostKey = await readFile(join(folder, "host_key.pub"), "utf8");
   await writeFile(join(folder, "known_hosts"), `[127.0.0.1]:${port} ${hostKey}`);

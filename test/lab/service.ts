@@ -83,7 +83,8 @@ export class Service {
   /** The end of the service's journal, as a person reads it. */
   journal(): Promise<string> {
     return this.lab.print(
-      "systemctl status --no-pager -l computer-host; journalctl -u computer-host -n 60 --no-pager -o cat",
+      // The kernel's word is what tells a guest that memory ran out for from one that died.
+      "systemctl status --no-pager -l computer-host; journalctl -u computer-host -n 60 --no-pager -o cat; dmesg | tail -n 25; free -m",
       {
         okCodes: [0, 1, 3],
       },

@@ -16,9 +16,10 @@ export interface VmFiles {
   readonly payload: string;
   /** Folder for its console, its sockets and what it writes. */
   readonly folder: string;
+  /** Of the host in the VM. */
+  readonly memoryMib: number;
 }
 
-const MEMORY_MIB = 3072;
 const PROCESSORS = 2;
 
 /** A host in QEMU, with emulated AMD virtualisation: a guest of it can run guests under KVM. */
@@ -33,7 +34,7 @@ export class Vm implements AsyncDisposable {
     this.console = join(folder, "console.log");
   }
 
-  static async start({ lab, payload, folder }: VmFiles): Promise<Vm> {
+  static async start({ lab, payload, folder, memoryMib }: VmFiles): Promise<Vm> {
     const log = openSync(join(folder, "qemu.log"), "w");
     // The VM must not outlive a test that was killed: QEMU gets SIGKILL when its parent ends.
     const qemu = spawn(
@@ -41,7 +42,7 @@ export class Vm implements AsyncDisposable {
       [
         ["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"],
         ["-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
-        ["-m", String(MEMORY_MIB), "-smp", String(PROCESSORS), "-display", "none"],
+        ["-m", String(memoryMib), "-smp", String(PROCESSORS), "-display", "none"],
         ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
         ["-serial", `file:${join(folder, "console.log")}`],
         ["-qmp", `unix:${join(folder, "qmp.sock")},server=on,wait=off`],
