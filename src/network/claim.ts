@@ -89,6 +89,21 @@ export async function claim(
   }
 }
 
+/** This root's claim as it is written down, where it can be read. */
+export function readOwnClaim(
+  tag: string,
+  directory: string = CLAIMS_DIR,
+): { readonly path: string; readonly claim: Claim | undefined } {
+  const path = join(directory, `${tag}.json`);
+  return { path, claim: readClaim(path) };
+}
+
+/** Writes down again what this root has claimed before. */
+export async function writeClaim(tag: string, ours: Claim, directory: string = CLAIMS_DIR): Promise<void> {
+  await ensureDirectory(directory, 0o755);
+  await writeFileDurably(join(directory, `${tag}.json`), `${JSON.stringify(ours)}\n`, 0o644);
+}
+
 /** Gives a root's claim back; content when there is none. */
 export function unclaim(tag: string, directory: string = CLAIMS_DIR): void {
   rmSync(join(directory, `${tag}.json`), { force: true });

@@ -31,6 +31,9 @@ export interface TableContent {
   readonly opened: readonly Slot[];
 }
 
+/** The set of the slots whose way out is open. */
+export const OPENED_SET = "opened";
+
 /** Our one table on the host. */
 export function tableName(plan: SlotPlan): string {
   return `computer-host-${plan.tag}`;

@@ -141,7 +141,7 @@ function deviceExists(device: string): boolean {
 }
 
 /** True when a namespace is mounted at `path`: it then lies on another filesystem than its folder. */
-function isNamespace(path: string): boolean {
+export function isNamespace(path: string): boolean {
   const stat = statSync(path, { throwIfNoEntry: false });
   return stat !== undefined && stat.dev !== statSync(NETNS_DIR).dev;
 }

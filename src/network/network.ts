@@ -1,26 +1,32 @@
 import type { Warning } from "../contract/health.ts";
+import type { HostItem } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
 import { KeyedMutex } from "../system/mutex.ts";
-import { run } from "../system/run.ts";
-import { type Cidr, parseCidr } from "./addresses.ts";
-import { CLAIMS_DIR, claim, claimOf, unclaim } from "./claim.ts";
+import { daemonItems, elementItems, interiorItems, slotItems } from "./audit/inventory.ts";
+import { listTable } from "./audit/listing.ts";
+import { mendNetwork, mendSlot, type NetworkMeans } from "./audit/mending.ts";
+import { lookInside } from "./audit/slot-interior.ts";
+import { CLAIMS_DIR, type Claim, claim, claimOf, unclaim, writeClaim } from "./claim.ts";
+import { allowedRange, chooseEgress, refuseClash } from "./choices.ts";
 import { foreignDrops } from "./foreign-tables.ts";
-import { addOpened, deleteOpened, installTable, readOpened, removeTable } from "./host-table.ts";
+import {
+  addOpened,
+  deleteOpened,
+  installTable,
+  OPENED_SET,
+  readOpened,
+  removeTable,
+  tableName,
+} from "./host-table.ts";
 import { makeSlot, slotExists, unmakeSlots } from "./making.ts";
-import { planSlots } from "./plan.ts";
+import { planSlots, type SlotNames } from "./plan.ts";
 import { SlotPool } from "./pool.ts";
 import { readResolvers } from "./resolvers.ts";
-import {
-  blockUnusedAddresses,
-  defaultRouteDevice,
-  foreignRoute,
-  type RouteRecord,
-  readRoutes,
-  unblockUnusedAddresses,
-} from "./routes.ts";
+import { blockUnusedAddresses, foreignRoute, readRoutes, unblockUnusedAddresses } from "./routes.ts";
 import { findSlots } from "./sweep.ts";
 import { enableForwarding, hasDevice, isForwarding } from "./sysctl.ts";
 import type { Network, Slot } from "./types.ts";
+import { misroutedResolvers, noEgress, stuckSlots, tableRemoved } from "./warnings.ts";
 
 export interface NetworkOptions {
   /** Six hex digits that mark everything of this root on the host. */
@@ -45,6 +51,9 @@ export interface NetworkOptions {
   readonly warningsMaxAgeMs?: number;
 }
 
+/** Into how many slots a look of "some" looks. */
+const LOOKS_INSIDE = 4;
+
 /** The network room. Throws an Error that names the setting when a setting cannot be used. */
 export function createNetwork(options: NetworkOptions): Network {
   const { log, claimsDir = CLAIMS_DIR, warningsMaxAgeMs = 10_000 } = options;
@@ -58,9 +67,16 @@ export function createNetwork(options: NetworkOptions): Network {
   let startWarnings: readonly Warning[] = [];
   let pool: SlotPool | undefined;
   let lastWarnings: { at: number; warnings: Warning[] } | undefined;
+  let ownClaim: Claim | undefined;
+  /** The table and the rules of a slot as nft tells them right after they were made: what later listings are compared with. */
+  let tableText: string | undefined;
+  let slotRules: string | undefined;
+  let lookedInto = 0;
 
-  const install = (): Promise<void> =>
-    installTable(plan, { egressInterface, egressAllow, resolvers, opened: [...opened.values()] });
+  const install = async (): Promise<void> => {
+    await installTable(plan, { egressInterface, egressAllow, resolvers, opened: [...opened.values()] });
+    tableText = (await listTable(tableName(plan), OPENED_SET))?.text;
+  };
 
   /** Makes one change to the table; when somebody removed the table, puts it back with the change in it. */
   const changeTable = async (change: () => Promise<void>): Promise<void> => {
@@ -73,15 +89,26 @@ export function createNetwork(options: NetworkOptions): Network {
     }
   };
 
+  const learnRules = async (slot: Slot): Promise<void> => {
+    slotRules ??= (await lookInside([slot])).get(slot.index)?.rules;
+  };
+
   const make = async (slot: Slot): Promise<void> => {
     // A making that outlived a killed daemon can have come after this one's sweep.
     if (slotExists(slot)) await unmakeSlots([slot]);
     try {
       await makeSlot(slot);
+      await learnRules(slot);
     } catch (error) {
       await unmakeSlots([slot]);
       throw error;
     }
+  };
+
+  const openEgress = async (slot: Slot): Promise<void> => {
+    using _turn = await changes.acquire("table");
+    opened.set(slot.index, slot);
+    await changeTable(() => addOpened(plan, slot));
   };
 
   const closeEgress = async (slot: Slot): Promise<void> => {
@@ -95,8 +122,34 @@ export function createNetwork(options: NetworkOptions): Network {
     return pool;
   };
 
+  const means: NetworkMeans = {
+    slot: (index) => plan.slot(index),
+    putClaimBack: () => writeClaim(plan.tag, ownClaim ?? claimOf(plan, options.rootDir), claimsDir),
+    async putTableBack() {
+      using _turn = await changes.acquire("table");
+      await install();
+    },
+    putRouteBack: () => blockUnusedAddresses(plan),
+    setForwarding() {
+      if (egressInterface !== undefined) enableForwarding(egressInterface, log);
+    },
+    openEgress,
+    async removeSlot(index, quiet) {
+      const since = openedPool().inUse.get(index);
+      if (since === undefined) await openedPool().sweep(index);
+      else if (since < quiet) {
+        const slot = plan.slot(index);
+        await closeEgress(slot);
+        openedPool().release(slot);
+        await openedPool().settled(index);
+      }
+    },
+    replaceReady: (index) => openedPool().replace(index),
+    indexOf: (name) => plan.indexOf(name),
+  };
+
   return {
-    async open(inUse) {
+    async open(inUse, living = new Map()) {
       const beyond = inUse.find((index) => index >= plan.capacity);
       if (beyond !== undefined) {
         throw new Error(
@@ -110,7 +163,8 @@ export function createNetwork(options: NetworkOptions): Network {
       resolvers = choice.resolvers;
 
       await using undo = new AsyncDisposableStack();
-      await claim(plan.tag, claimOf(plan, options.rootDir), inUse.length > 0, claimsDir);
+      ownClaim = claimOf(plan, options.rootDir);
+      await claim(plan.tag, ownClaim, inUse.length > 0, claimsDir);
       if (inUse.length === 0) undo.defer(() => unclaim(plan.tag, claimsDir));
 
       const wereOpened = await readOpened(plan);
@@ -130,7 +184,7 @@ export function createNetwork(options: NetworkOptions): Network {
       }
       for (const index of inUse) {
         // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
-        await makeSlot(plan.slot(index)).catch((error: unknown) =>
+        await mendSlot(plan.slot(index), living.get(index)).catch((error: unknown) =>
           log.error(
             { slot: plan.slot(index).netns, error },
             "the network slot of a machine could not be mended",
@@ -143,7 +197,7 @@ export function createNetwork(options: NetworkOptions): Network {
           ? [noEgress()]
           : await misroutedResolvers(resolvers, egressInterface)),
       ];
-      const unmake = (slot: Slot): Promise<void> => unmakeSlots([slot]);
+      const unmake = (slot: SlotNames): Promise<void> => unmakeSlots([slot]);
       pool = new SlotPool({ plan, size: options.poolSize, make, unmake, log }, inUse);
       undo.move();
       log.info(
@@ -162,11 +216,7 @@ export function createNetwork(options: NetworkOptions): Network {
 
     slot: (index) => plan.slot(index),
 
-    async openEgress(slot) {
-      using _turn = await changes.acquire("table");
-      opened.set(slot.index, slot);
-      await changeTable(() => addOpened(plan, slot));
-    },
+    openEgress,
 
     closeEgress,
 
@@ -199,6 +249,40 @@ export function createNetwork(options: NetworkOptions): Network {
       return warnings;
     },
 
+    async inventory(held, quiet, look) {
+      const facts = () => ({
+        plan,
+        pool: openedPool(),
+        claim: ownClaim ?? claimOf(plan, options.rootDir),
+        claimsDir,
+        egressInterface,
+        opened,
+        table: tableText,
+        slotRules,
+      });
+      // Before the first wait: what records and pool say must be of the same moment as what is on the host.
+      const slots = slotItems(facts(), held, quiet);
+      const listed = async (): Promise<HostItem[]> => {
+        using _turn = await changes.acquire("table");
+        const listing = await listTable(tableName(plan), OPENED_SET);
+        return [...daemonItems(facts(), listing), ...elementItems(facts(), listing)];
+      };
+      const seen = [...(await listed()), ...slots];
+      const indices = [...held.map(({ index }) => index), ...openedPool().ready];
+      const chosen = look === "all" ? indices : inTurn(indices, lookedInto, LOOKS_INSIDE);
+      lookedInto += chosen.length;
+      const named = new Set(
+        slots.flatMap(({ resource, name, status }) =>
+          resource === "namespace" && status === "ok" ? [name] : [],
+        ),
+      );
+      const places = chosen.map((index) => plan.slot(index)).filter(({ netns }) => named.has(netns));
+      const interiors = await lookInside(places);
+      return [...seen, ...interiorItems(facts(), interiors, held, seen)];
+    },
+
+    mend: (items, held, quiet) => mendNetwork(means, items, held, quiet),
+
     async close() {
       const closing = openedPool();
       await closing.close();
@@ -212,71 +296,8 @@ export function createNetwork(options: NetworkOptions): Network {
   };
 }
 
-function allowedRange(text: string): Cidr {
-  const range = parseCidr(text);
-  if (range === undefined) {
-    throw new Error(
-      `FIRECRACKER_HOST_EGRESS_ALLOW holds "${text}": each must be an IPv4 address or network, such as 10.1.2.0/24.`,
-    );
-  }
-  return range;
-}
-
-function refuseClash(route: string | undefined, options: NetworkOptions): void {
-  if (route === undefined) return;
-  const which =
-    options.cidrIsDefault === true ? `The default pool ${options.cidr}` : `The pool ${options.cidr}`;
-  throw new Error(
-    `${which} of guests' addresses overlaps the host's ${route}. Set FIRECRACKER_HOST_NETWORK_CIDR to a network that this host does not use.`,
-  );
-}
-
-function chooseEgress(setting: string | undefined, routes: readonly RouteRecord[]): string | undefined {
-  if (setting === undefined) return defaultRouteDevice(routes);
-  if (!hasDevice(setting)) {
-    throw new Error(
-      `FIRECRACKER_HOST_EGRESS_INTERFACE is "${setting}", and this host has no such interface.`,
-    );
-  }
-  return setting;
-}
-
-/** Guests are forwarded to the egress interface only, also to their resolvers. */
-async function misroutedResolvers(resolvers: readonly string[], egress: string): Promise<Warning[]> {
-  const warnings: Warning[] = [];
-  for (const resolver of resolvers) {
-    const { code, stdout } = await run(["ip", "-j", "route", "get", resolver], { okCodes: [0, 1, 2] });
-    const [route] = code === 0 ? (JSON.parse(stdout) as { dev?: string }[]) : [];
-    if (route?.dev === egress || route?.dev === "lo") continue;
-    warnings.push({
-      code: "resolver_not_by_egress",
-      severity: "warning",
-      text: `The resolver ${resolver} is not reached by the egress interface ${egress}, the only one that guests are forwarded to. Set FIRECRACKER_HOST_DNS to a resolver that is.`,
-    });
-  }
-  return warnings;
-}
-
-function noEgress(): Warning {
-  return {
-    code: "no_egress_interface",
-    severity: "warning",
-    text: "The host has no default route, so guests have no way out. Set FIRECRACKER_HOST_EGRESS_INTERFACE, or restart the daemon once there is a default route.",
-  };
-}
-
-function tableRemoved(): Warning {
-  return {
-    code: "table_was_removed",
-    severity: "error",
-    text: "Somebody removed this daemon's nftables table (a reload of the host's firewall with \"flush ruleset\" does that). It was put back; in between guests were not held to its rules.",
-  };
-}
-
-function stuckSlots(count: number): Warning {
-  return {
-    code: "slots_stuck",
-    severity: "warning",
-    text: `${count} released network slots could not be removed from the host and are not used again before the daemon's next start; the log names them.`,
-  };
+/** `count` of the items, another part of them as `offset` grows. */
+function inTurn(items: readonly number[], offset: number, count: number): readonly number[] {
+  if (items.length <= count) return items;
+  return Array.from({ length: count }, (_, place) => items[(offset + place) % items.length] ?? 0);
 }

@@ -1,6 +1,6 @@
 import { AppError } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
-import type { SlotPlan } from "./plan.ts";
+import type { SlotNames, SlotPlan } from "./plan.ts";
 import type { Slot } from "./types.ts";
 
 /** Making a slot waits mostly on one lock of the kernel: more at a time only makes each slower. */
@@ -12,7 +12,7 @@ export interface PoolOptions {
   readonly size: number;
   /** Makes a slot wholly, or throws and leaves nothing. */
   readonly make: (slot: Slot) => Promise<void>;
-  readonly unmake: (slot: Slot) => Promise<void>;
+  readonly unmake: (slot: SlotNames) => Promise<void>;
   readonly log: Log;
 }
 
@@ -29,7 +29,8 @@ export class SlotPool {
   readonly #options: PoolOptions;
   readonly #ready: Slot[] = [];
   readonly #waiting: Waiter[] = [];
-  readonly #inUse: Set<number>;
+  /** Numbers that somebody holds, and since when, in milliseconds since 1970. */
+  readonly #inUse: Map<number, number>;
   /** Numbers that were taken before their turn came: those in use at the start, and those that were asked for. */
   readonly #takenEarly: Set<number>;
   readonly #firstNumber: number;
@@ -49,7 +50,7 @@ export class SlotPool {
   /** Begins with these numbers in use and fills itself behind the caller. */
   constructor(options: PoolOptions, inUse: readonly number[]) {
     this.#options = options;
-    this.#inUse = new Set(inUse);
+    this.#inUse = new Map(inUse.map((index) => [index, Date.now()]));
     this.#takenEarly = new Set(inUse);
     // After a restart the order of release is forgotten: numbers above those in use were most likely given back earliest.
     this.#firstNumber = inUse.length === 0 ? 0 : (Math.max(...inUse) + 1) % options.plan.capacity;
@@ -57,11 +58,22 @@ export class SlotPool {
     this.#pump();
   }
 
-  get inUse(): ReadonlySet<number> {
+  /** Numbers that somebody holds, and since when, in milliseconds since 1970. */
+  get inUse(): ReadonlyMap<number, number> {
     return this.#inUse;
   }
 
-  /** Numbers whose slots could not be unmade: they are not used again before the next start. */
+  /** Numbers of the slots that wait for a machine. */
+  get ready(): ReadonlySet<number> {
+    return new Set(this.#ready.map(({ index }) => index));
+  }
+
+  /** Numbers that are made or unmade at the moment. */
+  get moving(): ReadonlySet<number> {
+    return new Set(this.#moving.keys());
+  }
+
+  /** Numbers whose slots could not be unmade: they are not used again before one is. */
   get stuck(): ReadonlySet<number> {
     return this.#stuck;
   }
@@ -78,7 +90,7 @@ export class SlotPool {
     this.#refilling = true;
     const slot = this.#waiting.length === 0 ? this.#ready.shift() : undefined;
     if (slot !== undefined) {
-      this.#inUse.add(slot.index);
+      this.#hold(slot.index);
       // The answer goes first: starting a process holds this thread for a millisecond.
       setImmediate(() => this.#pump());
       return slot;
@@ -86,7 +98,7 @@ export class SlotPool {
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
     const waiter: Waiter = {
       take: (made) => {
-        this.#inUse.add(made.index);
+        this.#hold(made.index);
         resolve(made);
       },
       fail: reject,
@@ -114,14 +126,14 @@ export class SlotPool {
     const place = this.#ready.findIndex((slot) => slot.index === index);
     const [ready] = place < 0 ? [] : this.#ready.splice(place, 1);
     if (ready !== undefined) {
-      this.#inUse.add(index);
+      this.#hold(index);
       setImmediate(() => this.#pump());
       return ready;
     }
     if (!this.#takeThisNumber(index)) return undefined;
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
     const take = (made: Slot): void => {
-      this.#inUse.add(index);
+      this.#hold(index);
       resolve(made);
     };
     this.#startMaking(this.#options.plan.slot(index), { take, fail: reject });
@@ -136,6 +148,40 @@ export class SlotPool {
     if (!this.#inUse.delete(slot.index)) return;
     this.#refilling = true;
     this.#discard(slot);
+  }
+
+  /** Unmakes a slot that waits and is not whole any more; another is made in its place. One that was taken meanwhile is left alone. */
+  async replace(index: number): Promise<void> {
+    const place = this.#ready.findIndex((slot) => slot.index === index);
+    const [slot] = place < 0 ? [] : this.#ready.splice(place, 1);
+    if (slot === undefined) return;
+    this.#refilling = true;
+    this.#discard(slot);
+    await this.settled(index);
+  }
+
+  /** Waits until the slot with this number is unmade. Throws when it could not be. */
+  async settled(index: number): Promise<void> {
+    await this.#moving.get(index);
+    if (this.#stuck.has(index)) throw new Error("it could not be removed from the host");
+  }
+
+  /**
+   * Unmakes what is on the host by a number that nobody has, or whose unmaking failed before. A number that somebody has
+   * by now is left alone. Throws when it cannot be unmade.
+   */
+  async sweep(index: number): Promise<void> {
+    if (this.#inUse.has(index) || this.#moving.has(index) || this.ready.has(index)) return;
+    if (!this.#stuck.delete(index) && !this.#takeThisNumber(index)) {
+      if (index >= this.#options.plan.capacity) await this.#options.unmake(this.#options.plan.names(index));
+      return;
+    }
+    this.#discard(this.#options.plan.slot(index));
+    await this.settled(index);
+  }
+
+  #hold(index: number): void {
+    this.#inUse.set(index, Date.now());
   }
 
   #discard(slot: Slot): void {

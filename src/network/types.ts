@@ -1,4 +1,5 @@
 import type { Warning } from "../contract/health.ts";
+import type { HostItem, Mended, Quiet } from "../model/inventory.ts";
 
 /** The constants that every guest sees inside its namespace: a memory snapshot fits every slot. */
 export const GUEST_NETWORK = {
@@ -28,14 +29,27 @@ export interface Slot {
   readonly gid: number;
 }
 
+/** A slot that a record holds. */
+export interface HeldSlot {
+  readonly index: number;
+  /**
+   * A process that lives in its namespace, where there is one. A namespace can lose its name and lives on with what runs
+   * in it: so it is found again.
+   */
+  readonly pid?: number;
+  /** True when the guest's way out must be open; undefined when it may be either. */
+  readonly open?: boolean;
+}
+
 /** The door of the network room. */
 export interface Network {
   /**
    * Claims pool and uid range for this root, sets the sysctls, installs the table in one transaction, takes over the
-   * slots in `inUse` (remaking what is missing of them), removes slots of ours that nobody owns, fills the pool.
+   * slots in `inUse` (remaking what is missing of them around the process that `living` has for one), removes slots of
+   * ours that nobody owns, fills the pool.
    * Refuses to start (throws a plain Error with a sentence for the operator) when the pool clashes with a foreign route or claim.
    */
-  open(inUse: readonly number[]): Promise<void>;
+  open(inUse: readonly number[], living?: ReadonlyMap<number, number>): Promise<void>;
   /**
    * A slot whose guest reaches nothing yet and that only the host reaches: the one with the number `preferred` where
    * that is free, any other where it is not. Throws `host_full` when none is left.
@@ -53,6 +67,16 @@ export interface Network {
   readonly resolvers: readonly string[];
   /** What an operator should know: no egress interface, a foreign table that drops forwarding, … */
   warnings(): Promise<Warning[]>;
+  /**
+   * All that this room has on the host, or should have: its table, claim, route and sysctls, and its slots. `look`: into
+   * how many slots it looks from inside, which takes a few milliseconds each; some take turns, the rest is read from /proc.
+   */
+  inventory(held: readonly HeldSlot[], quiet: Quiet, look: "some" | "all"): Promise<HostItem[]>;
+  /**
+   * Mends what `inventory` found to be wrong, without touching what is right. Slots of records must not be given back
+   * meanwhile: the caller holds their machines' locks. Never throws: each failure is told.
+   */
+  mend(items: readonly HostItem[], held: readonly HeldSlot[], quiet: Quiet): Promise<Mended[]>;
   /** Waits for work behind answers to end and unmakes the pool of ready slots. Slots in use, and the table, stay. */
   close(): Promise<void>;
 }

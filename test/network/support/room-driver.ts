@@ -6,7 +6,8 @@
 import { createInterface } from "node:readline";
 import { AppError } from "../../../src/contract/errors.ts";
 import { createNetwork, type NetworkOptions } from "../../../src/network/network.ts";
-import type { Slot } from "../../../src/network/types.ts";
+import type { HostItem } from "../../../src/model/inventory.ts";
+import type { HeldSlot, Slot } from "../../../src/network/types.ts";
 
 interface Call {
   readonly id: number;
@@ -25,7 +26,7 @@ async function answer({ call, args }: Call): Promise<unknown> {
   const [first] = args;
   switch (call) {
     case "open":
-      return network.open(first as number[]);
+      return network.open(first as number[], new Map(args[1] as [number, number][] | undefined));
     case "acquire":
       return network.acquire(typeof first === "number" ? AbortSignal.timeout(first) : undefined);
     case "openEgress":
@@ -40,6 +41,10 @@ async function answer({ call, args }: Call): Promise<unknown> {
       return network.resolvers;
     case "logged":
       return logged;
+    case "inventory":
+      return network.inventory(first as HeldSlot[], args[1] as number, "all");
+    case "mend":
+      return network.mend(first as HostItem[], args[1] as HeldSlot[], args[2] as number);
     case "close":
       return network.close();
     default:

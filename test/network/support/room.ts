@@ -11,13 +11,16 @@ import type { NetworkOptions } from "../../../src/network/network.ts";
 import { planSlots } from "../../../src/network/plan.ts";
 import { unmakeSlots } from "../../../src/network/making.ts";
 import { findSlots } from "../../../src/network/sweep.ts";
-import type { Slot } from "../../../src/network/types.ts";
+import type { HostItem, Mended } from "../../../src/model/inventory.ts";
+import type { HeldSlot, Slot } from "../../../src/network/types.ts";
 import { PLAYGROUND, type Place } from "../../support/playground.ts";
 
 /** A network room that runs as a process of its own in some place. */
 export interface Room extends AsyncDisposable {
   readonly tag: string;
-  open(inUse?: readonly number[]): Promise<void>;
+  open(inUse?: readonly number[], living?: readonly (readonly [number, number])[]): Promise<void>;
+  inventory(held: readonly HeldSlot[], quiet?: number): Promise<HostItem[]>;
+  mend(items: readonly HostItem[], held: readonly HeldSlot[], quiet?: number): Promise<Mended[]>;
   acquire(abortAfterMs?: number): Promise<Slot>;
   openEgress(slot: Slot): Promise<void>;
   closeEgress(slot: Slot): Promise<void>;
@@ -120,7 +123,9 @@ function startRoom(place: Place, options: Omit<NetworkOptions, "log">): Room {
   };
   return {
     tag: options.tag,
-    open: async (inUse = []) => void (await call("open", inUse)),
+    open: async (inUse = [], living = []) => void (await call("open", inUse, living)),
+    inventory: async (held, quiet = 0) => (await call("inventory", held, quiet)) as HostItem[],
+    mend: async (items, held, quiet = 0) => (await call("mend", items, held, quiet)) as Mended[],
     acquire: async (abortAfterMs) => (await call("acquire", abortAfterMs)) as Slot,
     openEgress: async (slot) => void (await call("openEgress", slot)),
     closeEgress: async (slot) => void (await call("closeEgress", slot)),

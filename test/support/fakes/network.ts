@@ -1,6 +1,7 @@
 import { AppError } from "../../../src/contract/errors.ts";
 import type { Warning } from "../../../src/contract/health.ts";
-import type { Network, Slot } from "../../../src/network/types.ts";
+import type { HostItem, Mended, Quiet } from "../../../src/model/inventory.ts";
+import type { HeldSlot, Network, Slot } from "../../../src/network/types.ts";
 
 /** Slots that exist only here. Knows which are held and which may send. */
 export class FakeNetwork implements Network {
@@ -9,6 +10,10 @@ export class FakeNetwork implements Network {
   readonly resolvers = ["192.0.2.53"];
   readonly size: number;
   failRelease: Error | undefined;
+  /** What an inventory tells beside its slots, until it is mended. */
+  broken: HostItem[] = [];
+  /** Thrown by the mending of any item, as long as it is set. */
+  failMend: string | undefined;
 
   constructor(size = 8) {
     this.size = size;
@@ -59,6 +64,28 @@ export class FakeNetwork implements Network {
     if (this.failRelease !== undefined) throw this.failRelease;
     await this.closeEgress(slot);
     this.held.delete(slot.index);
+  }
+
+  inventory(held: readonly HeldSlot[], _quiet: Quiet, _look: "some" | "all"): Promise<HostItem[]> {
+    const known = new Set(held.map(({ index }) => index));
+    const slots = [...this.held].map((index): HostItem => {
+      const name = this.slot(index).netns;
+      const holder = { of: "slot", index } as const;
+      return { resource: "namespace", name, holder, status: known.has(index) ? "ok" : "leaked" };
+    });
+    return Promise.resolve([...slots, ...this.broken]);
+  }
+
+  mend(items: readonly HostItem[]): Promise<Mended[]> {
+    return Promise.resolve(
+      items.map(({ resource, name, holder, status }) => {
+        if (this.failMend !== undefined)
+          return { resource, name, action: "tried", ok: false, reason: this.failMend };
+        this.broken = this.broken.filter((item) => item.name !== name);
+        if (status === "leaked" && holder.of === "slot") this.held.delete(holder.index);
+        return { resource, name, action: "mended", ok: true };
+      }),
+    );
   }
 
   warnings(): Promise<Warning[]> {
