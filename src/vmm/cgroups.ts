@@ -1,4 +1,4 @@
-import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
@@ -47,6 +47,14 @@ export async function detectCgroups(procMounts: string): Promise<CgroupLayout> {
   return { version: 1, mounts: found };
 }
 
+/** A limit as a file of a leaf. */
+export interface Setting {
+  /** Mount point of its hierarchy. */
+  readonly mount: string;
+  readonly file: string;
+  readonly value: string;
+}
+
 /** The cgroups of all VMMs of one daemon: a parent of ours, and in it a leaf for each jail, made by the jailer. */
 export class Cgroups {
   readonly layout: CgroupLayout;
@@ -66,26 +74,73 @@ export class Cgroups {
 
   /** The jailer's flags for these limits. */
   flags(limits: Pick<VmmLimits, "memory_bytes" | "cpus" | "pids">): string[] {
-    const quotaUs = Math.max(1000, Math.round(limits.cpus * CPU_PERIOD_US));
-    const settings: Record<Controller, string> =
-      this.layout.version === 2
-        ? {
-            memory: `memory.max=${limits.memory_bytes}`,
-            cpu: `cpu.max=${quotaUs} ${CPU_PERIOD_US}`,
-            pids: `pids.max=${limits.pids}`,
-          }
-        : {
-            memory: `memory.limit_in_bytes=${limits.memory_bytes}`,
-            cpu: `cpu.cfs_quota_us=${quotaUs}`,
-            pids: `pids.max=${limits.pids}`,
-          };
-    const flags = CONTROLLERS.flatMap((controller) =>
-      this.layout.mounts.has(controller) ? ["--cgroup", settings[controller]] : [],
-    );
+    const flags = this.settings(limits).flatMap(({ file, value }) => ["--cgroup", `${file}=${value}`]);
     // Without any limit, no group is made: on version 2 the jailer would put the VMM into the parent itself.
     return flags.length === 0
       ? []
       : ["--cgroup-version", String(this.layout.version), "--parent-cgroup", this.#parent, ...flags];
+  }
+
+  /** What is written into which file of a jail's leaf, and in which hierarchy, for these limits. */
+  settings(limits: Pick<VmmLimits, "memory_bytes" | "cpus" | "pids">): Setting[] {
+    const quotaUs = Math.max(1000, Math.round(limits.cpus * CPU_PERIOD_US));
+    const isUnified = this.layout.version === 2;
+    const files = {
+      memory: {
+        file: isUnified ? "memory.max" : "memory.limit_in_bytes",
+        value: String(limits.memory_bytes),
+      },
+      cpu: isUnified
+        ? { file: "cpu.max", value: `${quotaUs} ${CPU_PERIOD_US}` }
+        : { file: "cpu.cfs_quota_us", value: String(quotaUs) },
+      pids: { file: "pids.max", value: String(limits.pids) },
+    } satisfies Record<Controller, Omit<Setting, "mount">>;
+    return CONTROLLERS.flatMap((controller) => {
+      const mount = this.layout.mounts.get(controller);
+      return mount === undefined ? [] : [{ mount, ...files[controller] }];
+    });
+  }
+
+  /** Ids of the jails that have a leaf in any hierarchy. */
+  async list(): Promise<string[]> {
+    const found = await Promise.all(
+      this.#hierarchies().map(async (mount) => {
+        try {
+          const entries = await readdir(join(mount, this.#parent), { withFileTypes: true });
+          return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+        } catch (error) {
+          if (errnoOf(error) === "ENOENT") return [];
+          throw error;
+        }
+      }),
+    );
+    return [...new Set(found.flat())];
+  }
+
+  /** What is wrong with the leaves of a jail whose VMM is `pid`, as a part of a sentence; undefined when nothing is. */
+  async problem(jailId: string, limits: VmmLimits, pid: number): Promise<string | undefined> {
+    for (const { mount, file, value } of this.settings(limits)) {
+      const leaf = join(mount, this.#parent, jailId);
+      const [procs, found] = await Promise.all(
+        ["cgroup.procs", file].map((name) => textOf(join(leaf, name))),
+      );
+      if (procs === undefined || found === undefined) return `${leaf} is missing`;
+      if (!procs.split("\n").includes(String(pid))) return `the VMM is not in ${leaf}`;
+      if (found.trim() !== value) return `${file} in ${leaf} is ${found.trim()}, should be ${value}`;
+    }
+    return undefined;
+  }
+
+  /** Makes the leaves of a jail as they should be, with its VMM in them; what is right stays as it is. */
+  async restore(jailId: string, limits: VmmLimits, pid: number): Promise<void> {
+    using _parent = await this.prepare();
+    for (const { mount, file, value } of this.settings(limits)) {
+      const leaf = join(mount, this.#parent, jailId);
+      await mkdir(leaf, { recursive: true });
+      if ((await textOf(join(leaf, file)))?.trim() !== value) await writeFile(join(leaf, file), value);
+      const procs = (await textOf(join(leaf, "cgroup.procs"))) ?? "";
+      if (!procs.split("\n").includes(String(pid))) await writeFile(join(leaf, "cgroup.procs"), String(pid));
+    }
   }
 
   /** Makes the parent and keeps it until the returned holder is disposed. */
@@ -108,14 +163,8 @@ export class Cgroups {
   async processes(jailId: string): Promise<number[]> {
     const lists = await Promise.all(
       this.#leaves(jailId).map(async (leaf) => {
-        try {
-          return (await readFile(join(leaf, "cgroup.procs"), "utf8"))
-            .split("\n")
-            .filter((line) => line !== "");
-        } catch (error) {
-          if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENODEV") return [];
-          throw error;
-        }
+        const text = (await textOf(join(leaf, "cgroup.procs"))) ?? "";
+        return text.split("\n").filter((line) => line !== "");
       }),
     );
     // 0 stands for a process that this pid namespace does not see.
@@ -153,6 +202,16 @@ export class Cgroups {
     const wanted = CONTROLLERS.map((controller) => `+${controller}`).join(" ");
     for (const group of groups)
       await writeFile(join(mount, relative(".", group), "cgroup.subtree_control"), wanted);
+  }
+}
+
+/** A file of a group; undefined when the group is not there, or goes away meanwhile. */
+async function textOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENODEV") return undefined;
+    throw error;
   }
 }
 

@@ -97,9 +97,7 @@ export class Jails {
 
   /** The ids of all jails. */
   async list(): Promise<string[]> {
-    const folders = await Promise.all(
-      (await this.#execFolders()).map(async (folder) => await readdir(folder)),
-    );
+    const folders = await Promise.all((await this.#execFolders()).map(foldersIn));
     return [...new Set(folders.flat())];
   }
 
@@ -115,12 +113,18 @@ export class Jails {
   }
 
   async #execFolders(): Promise<string[]> {
-    try {
-      return (await readdir(this.base)).map((name) => join(this.base, name));
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") return [];
-      throw error;
-    }
+    return (await foldersIn(this.base)).map((name) => join(this.base, name));
+  }
+}
+
+/** Names of the folders in a folder, which may be missing. A file that somebody put there is no jail. */
+async function foldersIn(path: string): Promise<string[]> {
+  try {
+    const entries = await readdir(path, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
   }
 }
 

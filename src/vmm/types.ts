@@ -1,3 +1,4 @@
+import type { HostItem, Mended } from "../model/inventory.ts";
 import type { HardwareRecord, VmmLimits } from "../model/records.ts";
 import type { ProcessIdentity } from "../system/process.ts";
 
@@ -41,6 +42,12 @@ export interface VmmRef {
   readonly gid: number;
   readonly netns_path: string;
   readonly process?: ProcessIdentity;
+}
+
+/** A VMM that a record names. */
+export interface KnownVmm extends VmmRef {
+  /** What its cgroups say; undefined in records of before it was kept. */
+  readonly limits?: VmmLimits;
 }
 
 /** Paths are inside the jail. */
@@ -137,6 +144,14 @@ export interface Vmms {
   release(ref: VmmRef): Promise<void>;
   /** Ids of all jails under this root: for recovery. */
   listJails(): Promise<string[]>;
+  /** All jails, VMMs and cgroups under this root, or that should be there: one look at /proc for each VMM. */
+  inventory(known: readonly KnownVmm[]): Promise<HostItem[]>;
+  /**
+   * Mends what `inventory` found to be wrong: removes jails and cgroups that no record names, with all that runs there,
+   * and makes cgroups anew around VMMs that run. A VMM or a jail that is gone cannot be mended. The caller holds the
+   * locks of the machines concerned, and has made sure that no record names what is to go. Never throws: each failure is told.
+   */
+  mend(items: readonly HostItem[], known: readonly KnownVmm[]): Promise<Mended[]>;
   /** Remembers that Linux booted under this pair on this host, so that it may be chosen unasked. Idempotent and cheap. */
   noteLinuxBooted(): Promise<void>;
 }

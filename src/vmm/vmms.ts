@@ -1,8 +1,10 @@
 import { readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../contract/errors.ts";
+import type { HostItem, Mended } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
 import { identifyProcess, type ProcessIdentity } from "../system/process.ts";
+import { inventoryOf, mendVmms } from "./audit.ts";
 import { Cgroups, detectCgroups } from "./cgroups.ts";
 import { type Jail, Jails } from "./jail.ts";
 import { launch } from "./launcher.ts";
@@ -11,7 +13,7 @@ import { killAll, killAndWait, processesRootedAt } from "./processes.ts";
 import { isStill } from "./recognition.ts";
 import { endSave } from "./save.ts";
 import { ApiSocket } from "./socket.ts";
-import type { LaunchSpec, Vmm, VmmDescription, Vmms, VmmRef } from "./types.ts";
+import type { KnownVmm, LaunchSpec, Vmm, VmmDescription, Vmms, VmmRef } from "./types.ts";
 import { LiveVmm } from "./vmm.ts";
 
 /** A launch takes some 10 ms, seconds when the page cache is under pressure. */
@@ -150,6 +152,15 @@ class JailedVmms implements Vmms {
 
   async listJails(): Promise<string[]> {
     return await this.#jails.list();
+  }
+
+  async inventory(known: readonly KnownVmm[]): Promise<HostItem[]> {
+    return await inventoryOf(this.#jails, this.#state.cgroups, known);
+  }
+
+  async mend(items: readonly HostItem[], known: readonly KnownVmm[]): Promise<Mended[]> {
+    const release = async (ref: VmmRef): Promise<void> => await this.release(ref);
+    return await mendVmms(this.#state.cgroups, release, items, known);
   }
 
   async noteLinuxBooted(): Promise<void> {

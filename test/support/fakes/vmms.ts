@@ -1,8 +1,10 @@
 import { AppError } from "../../../src/contract/errors.ts";
+import type { HostItem, Mended } from "../../../src/model/inventory.ts";
 import type { ProcessIdentity } from "../../../src/system/process.ts";
 import type {
   FrozenGuest,
   GuestHardware,
+  KnownVmm,
   LaunchSpec,
   SaveTarget,
   Vmm,
@@ -125,6 +127,37 @@ export class FakeVmms implements Vmms {
 
   listJails(): Promise<string[]> {
     return Promise.resolve([...this.jails.keys()]);
+  }
+
+  /** Jails without a record are leaks; of those with one, a VMM that died is missing. */
+  inventory(known: readonly KnownVmm[]): Promise<HostItem[]> {
+    const ids = new Set(known.map(({ jail_id }) => jail_id));
+    const item = (resource: "jail" | "process", id: string, status: HostItem["status"]): HostItem => ({
+      resource,
+      name: id,
+      holder: { of: "jail", id },
+      status,
+    });
+    return Promise.resolve([
+      ...[...this.jails.keys()].map((id) => item("jail", id, ids.has(id) ? "ok" : "leaked")),
+      ...known.flatMap(({ jail_id, process }) =>
+        process === undefined
+          ? []
+          : [item("process", jail_id, this.jails.get(jail_id)?.alive === true ? "ok" : "missing")],
+      ),
+    ]);
+  }
+
+  async mend(items: readonly HostItem[]): Promise<Mended[]> {
+    const results: Mended[] = [];
+    for (const { resource, name, holder, status } of items) {
+      if (holder.of !== "jail" || status !== "leaked") continue;
+      const failure = this.fail.release;
+      if (failure === undefined) await this.release({ jail_id: holder.id, uid: -1, gid: -1, netns_path: "" });
+      const reason = failure === undefined ? {} : { reason: failure.message };
+      results.push({ resource, name, action: "removed", ok: failure === undefined, ...reason });
+    }
+    return results;
   }
 
   noteLinuxBooted(): Promise<void> {
