@@ -82,6 +82,8 @@ export class MachineFolders {
     try {
       await setOwner(this.#layout.machine(id).disk, 0, 0, 0o600);
     } catch (error) {
+      // One that somebody removed is nobody's any more; the machine must still come to its end.
+      if (errnoOf(error) === "ENOENT") return;
       throw storageError(error, "Taking the disk back");
     }
   }

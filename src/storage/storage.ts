@@ -5,7 +5,9 @@ import type { Artifact } from "../contract/machine.ts";
 import type { ArtifactKind, RemoteSnapshot, UploadSnapshot, Uploaded } from "../contract/snapshot.ts";
 import type { Manifest, ManifestDraft } from "../model/manifest.ts";
 import type { ImageRef } from "../model/records.ts";
+import type { HostItem, Mended, Quiet } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
+import { inventoryOf, mendFiles } from "./audit.ts";
 import { type ArtifactSettings, Artifacts } from "./artifacts.ts";
 import { Cloner, type CloneSetting } from "./clone.ts";
 import { DigestStore } from "./digest-store.ts";
@@ -26,6 +28,7 @@ import { tailOf } from "./tail.ts";
 import type {
   CloneMode,
   FinishedSnapshot,
+  KnownFiles,
   MachineFiles,
   MadeDisk,
   ReadableFile,
@@ -280,6 +283,14 @@ class StorageRoom implements Storage {
   async removeSnapshot(id: SnapshotId): Promise<void> {
     await this.#opened.staging.remove(id);
     await this.#snapshots.remove(id);
+  }
+
+  inventory(known: KnownFiles, quiet: Quiet): Promise<HostItem[]> {
+    return inventoryOf(this.#layout, known, quiet);
+  }
+
+  mend(items: readonly HostItem[], known: KnownFiles, quiet: Quiet): Promise<Mended[]> {
+    return mendFiles(this.#layout, items, known, quiet);
   }
 
   async list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }> {

@@ -2,6 +2,7 @@ import type { Readable } from "node:stream";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
 import type { Artifact } from "../contract/machine.ts";
 import type { ArtifactKind, RemoteSnapshot, UploadSnapshot, Uploaded } from "../contract/snapshot.ts";
+import type { HostItem, Mended, Quiet } from "../model/inventory.ts";
 import type { Manifest, ManifestDraft } from "../model/manifest.ts";
 import type { FileRecord, ImageRef } from "../model/records.ts";
 
@@ -53,6 +54,20 @@ export interface MachineFiles {
   readonly metrics: string;
 }
 
+/** What a record says of a machine's files. */
+export interface KnownMachine {
+  /** False while it comes up: its files may be there or not. */
+  readonly whole: boolean;
+  /** Whose its disk is: the VMM's while it runs, root's otherwise. */
+  readonly uid: number;
+}
+
+/** The files that records tell of: machines by id, and which files each snapshot has. */
+export interface KnownFiles {
+  readonly machines: ReadonlyMap<string, KnownMachine>;
+  readonly snapshots: ReadonlyMap<string, readonly ArtifactKind[]>;
+}
+
 /** The door of the storage room. All paths are under the daemon's root, in folders that only root enters. */
 export interface Storage {
   /**
@@ -88,7 +103,7 @@ export interface Storage {
   readSeed(id: MachineId): Promise<Uint8Array>;
   /** Makes the files that the VMM will write (console, VMM log, metrics), empty, owned by `uid`, and gives the disk to `uid`. */
   handOver(id: MachineId, uid: number, gid: number): Promise<void>;
-  /** Takes the disk back: owned by root, mode 0600. */
+  /** Takes the disk back: owned by root, mode 0600. One that is gone is no error. */
   takeBack(id: MachineId): Promise<void>;
   /**
    * Makes the disk of a machine that stands still at least `sizeBytes` long, durably; it never becomes shorter.
@@ -174,6 +189,14 @@ export interface Storage {
   /** Removes the snapshot, staged or finished, if it is there. */
   removeSnapshot(id: SnapshotId): Promise<void>;
 
+  /** Folders and files of machines and snapshots, and what is half-made or half-removed, as they are or should be. */
+  inventory(known: KnownFiles, quiet: Quiet): Promise<HostItem[]>;
+  /**
+   * Mends what `inventory` found to be wrong: removes what nobody owns, gives disks back to their owner. A file that is
+   * gone cannot be mended. The caller holds the locks of the machines and snapshots concerned, and has made sure that no
+   * record names what is to go. Never throws: each failure is told.
+   */
+  mend(items: readonly HostItem[], known: KnownFiles, quiet: Quiet): Promise<Mended[]>;
   /** Machines and snapshots that have a folder: for recovery. */
   list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }>;
   /** Free bytes of the daemon's filesystem. */

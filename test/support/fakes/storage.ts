@@ -1,9 +1,16 @@
 import { createHash } from "node:crypto";
 import { AppError } from "../../../src/contract/errors.ts";
-import type { MachineId, SnapshotId } from "../../../src/contract/ids.ts";
+import { type MachineId, machineId, type SnapshotId, snapshotId } from "../../../src/contract/ids.ts";
 import type { Artifact } from "../../../src/contract/machine.ts";
+import type { HostItem, Mended } from "../../../src/model/inventory.ts";
 import type { ImageRef } from "../../../src/model/records.ts";
-import type { MachineFiles, MadeDisk, Storage, StorageUsage } from "../../../src/storage/types.ts";
+import type {
+  KnownFiles,
+  MachineFiles,
+  MadeDisk,
+  Storage,
+  StorageUsage,
+} from "../../../src/storage/types.ts";
 import { FakeSnapshots } from "./snapshots.ts";
 
 const MIB = 1024 * 1024;
@@ -140,6 +147,42 @@ export class FakeStorage extends FakeSnapshots implements Storage {
   async removeMachine(id: MachineId): Promise<void> {
     await this.enter("removeMachine", id);
     this.machines.delete(id);
+  }
+
+  /** Folders without a record are leaks; of machines that are whole, a disk that is not there is missing. */
+  async inventory(known: KnownFiles): Promise<HostItem[]> {
+    await this.enter("inventory");
+    const folder = (of: "machine" | "snapshot", id: string, isKnown: boolean): HostItem => ({
+      resource: "folder",
+      name: `/fake/${of}s/${id}`,
+      holder: { of, id },
+      status: isKnown ? "ok" : "leaked",
+    });
+    return [
+      ...[...this.machines.keys()].map((id) => folder("machine", id, known.machines.has(id))),
+      ...[...this.snapshots.keys()].map((id) => folder("snapshot", id, known.snapshots.has(id))),
+      ...[...known.machines].map(([id, { whole }]): HostItem => {
+        const isThere = this.machines.get(machineId(id))?.disk !== undefined;
+        const status = isThere || !whole ? "ok" : "missing";
+        return {
+          resource: "file",
+          name: `/fake/machines/${id}/disk.img`,
+          holder: { of: "machine", id },
+          status,
+        };
+      }),
+    ];
+  }
+
+  async mend(items: readonly HostItem[]): Promise<Mended[]> {
+    const results: Mended[] = [];
+    for (const { resource, name, holder, status } of items) {
+      const isLeak = status === "leaked";
+      if (isLeak && holder.of === "machine") await this.removeMachine(machineId(holder.id));
+      if (isLeak && holder.of === "snapshot") await this.removeSnapshot(snapshotId(holder.id));
+      results.push({ resource, name, action: isLeak ? "removed" : "left as it is", ok: isLeak });
+    }
+    return results;
   }
 
   async list(): Promise<{ machines: MachineId[]; snapshots: SnapshotId[] }> {
