@@ -3,13 +3,14 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import type { pino } from "pino";
-import { listenOnSocket, listenOnTcp } from "./api/listen.ts";
+import { listenOnTcp } from "./api/listen.ts";
 import { makeServer } from "./api/server.ts";
+import { SocketPlace } from "./api/socket-place.ts";
 import { checkHost } from "./check.ts";
 import { messageOf } from "./contract/errors.ts";
 import { createGuests } from "./guest/guests.ts";
 import { Host } from "./host/host.ts";
-import { inUse } from "./host/in-use.ts";
+import { inUse, livingIn } from "./host/in-use.ts";
 import { makeLog } from "./logging.ts";
 import { createNetwork } from "./network/network.ts";
 import { readSettings, type Settings, VARIABLES } from "./settings.ts";
@@ -108,7 +109,7 @@ async function start(
     poolSize: settings.poolSize,
     log,
   });
-  await network.open(inUse(state).slots);
+  await network.open(inUse(state).slots, livingIn(state));
   opened.defer(() => network.close());
 
   const host = new Host(
@@ -125,7 +126,10 @@ async function start(
   opened.defer(() => host.close());
   const onError = (error: Error): void =>
     log.error({ err: error }, "a client's connection could not be taken");
-  await listenOnSocket(bySocket.server, join(rootDir, SOCKET_NAME), gid, onError);
+  const place = new SocketPlace(bySocket.server, join(rootDir, SOCKET_NAME), gid, onError);
+  await place.listen();
+  opened.defer(() => place.close());
+  host.watch(place);
   if (byTcp !== undefined && httpAddress !== undefined)
     await listenOnTcp(byTcp.server, httpAddress.host, httpAddress.port, onError);
   log.info(

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import type { Host } from "../host/host.ts";
 import { type App, errors } from "./app.ts";
 import { addArtifactRoute } from "./artifact-route.ts";
+import { addAuditRoutes } from "./audit-routes.ts";
 import { addMachineRoutes } from "./machine-routes.ts";
 import { addSnapshotRoutes } from "./snapshot-routes.ts";
 
@@ -19,6 +20,7 @@ export function addRoutes(app: App, host: Host): void {
   );
 
   addMachineRoutes(app, host);
+  addAuditRoutes(app, host);
 
   app.get(
     "/storage/report",

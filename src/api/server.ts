@@ -1,6 +1,7 @@
 import swagger from "@fastify/swagger";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import fastify, { type FastifyBaseLogger, LogController } from "fastify";
+import { AuditItemSchema, AuditSchema, RepairedItemSchema, RepairSchema } from "../contract/audit.ts";
 import { AppError } from "../contract/errors.ts";
 import { ErrorAnswerSchema, HealthSchema, WarningSchema } from "../contract/health.ts";
 import {
@@ -94,6 +95,10 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     CompatibilitySchema,
     UploadedSchema,
     StorageReportSchema,
+    AuditItemSchema,
+    AuditSchema,
+    RepairedItemSchema,
+    RepairSchema,
   ]) {
     app.addSchema(schema);
   }

@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { createClient } from "../client/client.ts";
 import { ClientError } from "../client/client-error.ts";
 import { defaultSocketPath } from "../client/socket-path.ts";
+import { addAuditCommand } from "./audit-command.ts";
 import type { CliContext } from "./context.ts";
 import { addForkCommand } from "./fork-command.ts";
 import { type CliIo, EXIT } from "./io.ts";
@@ -44,6 +45,9 @@ export async function runCli(argv: readonly string[], io: CliIo): Promise<number
   addSnapshotCommands(program, context);
   addTransferCommands(program, context);
   addReportCommand(program, context);
+  addAuditCommand(program, context, (code) => {
+    exitCode = code;
+  });
   addSshCommand(program, context, (code) => {
     exitCode = code;
   });

@@ -1,4 +1,5 @@
 import { Pool } from "undici";
+import type { Audit, Repair } from "../contract/audit.ts";
 import type { Health } from "../contract/health.ts";
 import type { CreateMachine, ForkMachine, Machine, ResizeMachine } from "../contract/machine.ts";
 import type {
@@ -70,6 +71,10 @@ export interface ComputerHostClient extends AsyncDisposable {
   /** Has the daemon send files of a snapshot to the URLs of a plan. */
   uploadSnapshot(snapshotId: string, plan: UploadSnapshot, options?: CallOptions): Promise<Uploaded>;
   storageReport(options?: CallOptions): Promise<StorageReport>;
+  /** Every thing on the daemon's host that is its own, or should be there. */
+  audit(options?: CallOptions): Promise<Audit>;
+  /** Has the daemon mend what is not as it should be. */
+  repair(options?: CallOptions): Promise<Repair>;
   /** Closes the connections. Calls under way are ended. */
   close(): Promise<void>;
 }
@@ -206,6 +211,8 @@ export function createClient({ socketPath }: { readonly socketPath: string }): C
       objectOf(await call("POST", `${snapshot(id)}/upload`, options, plan)) as Uploaded,
     storageReport: async (options) =>
       objectOf(await call("GET", "/storage/report", options)) as StorageReport,
+    audit: async (options) => objectOf(await call("GET", "/audit", options)) as Audit,
+    repair: async (options) => objectOf(await call("POST", "/audit/repair", options)) as Repair,
     close: () => pool.destroy(),
     [Symbol.asyncDispose]: () => pool.destroy(),
   };

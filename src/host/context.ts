@@ -1,5 +1,6 @@
 import type { MachineId } from "../contract/ids.ts";
 import type { Guests } from "../guest/types.ts";
+import type { HostItem, Mended } from "../model/inventory.ts";
 import type { Network } from "../network/types.ts";
 import type { StateStore } from "../state/types.ts";
 import type { Storage } from "../storage/types.ts";
@@ -8,7 +9,9 @@ import type { Log } from "../system/log.ts";
 import { KeyedMutex } from "../system/mutex.ts";
 import type { Vmm, Vmms } from "../vmm/types.ts";
 import { Admission } from "./admission.ts";
+import type { Attempts } from "./abandoned.ts";
 import { Creations } from "./creations.ts";
+import { UnderWay } from "./under-way.ts";
 
 /** The rooms below, by their doors. */
 export interface Rooms {
@@ -36,6 +39,13 @@ export interface HostSettings {
   readonly startWarnings: readonly string[];
 }
 
+/** Something beside the rooms that can be lost and mended, such as the socket of the API. */
+export interface Auditor {
+  inventory(): readonly HostItem[];
+  /** Mends those of the items that are its own, and leaves the others out. */
+  mend(items: readonly HostItem[]): Promise<Mended[]>;
+}
+
 /** What all operations of one host share. */
 export interface HostContext extends Rooms {
   readonly settings: HostSettings;
@@ -47,6 +57,13 @@ export interface HostContext extends Rooms {
   readonly live: Map<MachineId, Vmm>;
   /** Creates, restores and starts that are under way or wait for their turn, so that a delete can end them. */
   readonly creations: Creations;
+  readonly underWay: UnderWay;
+  /** Operations that could neither be ended nor undone, and how often that was tried, by id. */
+  readonly attempts: Map<string, Attempts>;
+  /** One repair at a time. */
+  readonly repairs: KeyedMutex;
+  /** What is looked at and mended beside the rooms. */
+  readonly auditors: Auditor[];
 }
 
 export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
@@ -58,5 +75,9 @@ export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
     admission: new Admission(settings.memoryOvercommit),
     live: new Map(),
     creations: new Creations(),
+    underWay: new UnderWay(),
+    attempts: new Map(),
+    repairs: new KeyedMutex(),
+    auditors: [],
   };
 }

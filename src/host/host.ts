@@ -1,3 +1,4 @@
+import type { Audit, Repair } from "../contract/audit.ts";
 import { AppError } from "../contract/errors.ts";
 import type { Health } from "../contract/health.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
@@ -13,25 +14,26 @@ import type {
 import type { StorageReport } from "../contract/storage.ts";
 import type { ReadableFile } from "../storage/types.ts";
 import { openArtifact } from "./artifacts.ts";
-import { LogRounds } from "./bound-logs.ts";
-import { type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
+import { type Auditor, type HostContext, type HostSettings, makeContext, type Rooms } from "./context.ts";
 import { compatibility } from "./compatibility.ts";
 import { createMachine } from "./create.ts";
 import { deleteMachine } from "./delete.ts";
 import { deleteSnapshot } from "./delete-snapshot.ts";
 import { forkMachine } from "./fork.ts";
 import { lookAtHealth } from "./health.ts";
+import { Patrol } from "./patrol.ts";
 import { pauseMachine, resumeMachine } from "./pause.ts";
 import { presentMachine, presentSnapshot } from "./present.ts";
 import { recover } from "./recover.ts";
+import { repairAll } from "./repair.ts";
 import { resizeMachine } from "./resize.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { snapshotMachine } from "./snapshot.ts";
 import { startMachine } from "./start.ts";
 import { stopMachine } from "./stop.ts";
+import { audit } from "./survey.ts";
 import { Trace } from "./trace.ts";
 import { uploadSnapshot } from "./upload.ts";
-import { takeNote } from "./vmm-death.ts";
 
 /** How long operations under way may take to end when the daemon is asked to end. */
 const CLOSE_TIMEOUT_MS = 10_000;
@@ -41,24 +43,20 @@ export class Host {
   readonly #context: HostContext;
   readonly #started = performance.now();
   readonly #working = new Set<Promise<unknown>>();
+  readonly #patrol: Patrol;
   readonly #closeTimeoutMs: number;
   #closing = false;
-  #patrol: NodeJS.Timeout | undefined;
 
   constructor(rooms: Rooms, settings: HostSettings, closeTimeoutMs = CLOSE_TIMEOUT_MS) {
     this.#context = makeContext(rooms, settings);
+    this.#patrol = new Patrol(this.#context);
     this.#closeTimeoutMs = closeTimeoutMs;
   }
 
   /** Takes up what a former run left. The rooms are open. */
   async open(): Promise<void> {
     await recover(this.#context);
-    const { reconcileIntervalMs } = this.#context.settings;
-    const logs = new LogRounds(this.#context);
-    this.#patrol = setInterval(() => {
-      this.#checkAlive();
-      void logs.turn();
-    }, reconcileIntervalMs).unref();
+    this.#patrol.start(this.#context.settings.reconcileIntervalMs);
   }
 
   /**
@@ -67,7 +65,7 @@ export class Host {
    */
   async close(): Promise<void> {
     this.#closing = true;
-    clearInterval(this.#patrol);
+    await this.#patrol.stop();
     const reason = new AppError("shutting_down", "the daemon ended while this was under way; it was undone");
     const limit = setTimeout(() => this.#context.creations.end(reason), this.#closeTimeoutMs);
     while (this.#working.size > 0) await Promise.allSettled(this.#working);
@@ -193,6 +191,19 @@ export class Host {
     };
   }
 
+  /** Has the audit look at something beside the rooms, and the repair mend it. */
+  watch(auditor: Auditor): void {
+    this.#context.auditors.push(auditor);
+  }
+
+  async audit(): Promise<Audit> {
+    return await audit(this.#context);
+  }
+
+  async repair(): Promise<Repair> {
+    return await repairAll(this.#context);
+  }
+
   async health(): Promise<Health> {
     const uptime_seconds = Math.round(performance.now() - this.#started) / 1000;
     return await lookAtHealth(this.#context, uptime_seconds, this.#closing);
@@ -205,23 +216,13 @@ export class Host {
   /** Counts work under way, so that the daemon's end waits for it; a client that hangs up ends nothing. */
   async #work<Result>(start: () => Promise<Result>): Promise<Result> {
     if (this.#closing) throw new AppError("shutting_down", "the daemon is ending");
+    using _work = this.#context.underWay.enter();
     const working = start();
     this.#working.add(working);
     try {
       return await working;
     } finally {
       this.#working.delete(working);
-    }
-  }
-
-  /** A second look at what the watch on each VMM should have noticed already, and another try at what could not be recorded. */
-  #checkAlive(): void {
-    const { live, machineLocks } = this.#context;
-    for (const [id, vmm] of live) {
-      if (machineLocks.isHeld(id)) continue;
-      void vmm.waitGone(0).then((gone) => {
-        if (gone) takeNote(this.#context, id, vmm);
-      });
     }
   }
 }

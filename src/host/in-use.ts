@@ -1,4 +1,5 @@
 import type { StateStore } from "../state/types.ts";
+import { isAlive } from "../system/process.ts";
 
 /** What the state's records hold on the host, including records that this version does not understand. */
 export interface InUse {
@@ -28,6 +29,16 @@ export function inUse({ state, setAside }: Pick<StateStore, "state" | "setAside"
     snapshots: new Set([...state.snapshots.keys(), ...oddIds("snapshot")]),
     complete: odd.every(({ id }) => id !== undefined),
   };
+}
+
+/** A process that lives in each slot's namespace, by the slot's number: of the VMMs that ran and still do. */
+export function livingIn({ state }: Pick<StateStore, "state">): Map<number, number> {
+  const living = new Map<number, number>();
+  for (const { slot, vmm } of state.machines.values()) {
+    if (slot !== undefined && vmm?.process !== undefined && isAlive(vmm.process))
+      living.set(slot.index, vmm.process.pid);
+  }
+  return living;
 }
 
 /** What is wrong with the record of this id, when it was set aside: the id is taken all the same. */

@@ -5,7 +5,7 @@ import { describe, it } from "node:test";
 import { type ComputerHostClient, createClient } from "../../../src/client/client.ts";
 import { ClientError, errorOfConnection } from "../../../src/client/client-error.ts";
 import { defaultSocketPath } from "../../../src/client/socket-path.ts";
-import { health, machine, snapshot, storageReport, verdict } from "./support/samples.ts";
+import { audit, health, machine, repair, snapshot, storageReport, verdict } from "./support/samples.ts";
 import { always, type Responder, startSocketServer } from "./support/socket-server.ts";
 
 interface Call {
@@ -133,6 +133,20 @@ const calls: Call[] = [
     request: { method: "GET", path: "/storage/report" },
     answer: { status: 200, body: storageReport },
     result: storageReport,
+  },
+  {
+    name: "audit",
+    run: (client) => client.audit(),
+    request: { method: "GET", path: "/audit" },
+    answer: { status: 200, body: audit },
+    result: audit,
+  },
+  {
+    name: "repair",
+    run: (client) => client.repair(),
+    request: { method: "POST", path: "/audit/repair" },
+    answer: { status: 200, body: repair },
+    result: repair,
   },
   {
     name: "snapshot",

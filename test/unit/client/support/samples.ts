@@ -1,3 +1,4 @@
+import type { Audit, Repair } from "../../../../src/contract/audit.ts";
 import type { Health } from "../../../../src/contract/health.ts";
 import type { Machine } from "../../../../src/contract/machine.ts";
 import type { Compatibility, Snapshot } from "../../../../src/contract/snapshot.ts";
@@ -75,6 +76,19 @@ export const health: Health = {
   memory: { total_mib: 4096, committed_mib: 512, limit_mib: 3584 },
   disk_clone: "copy",
   warnings: [{ code: "disk_copies", severity: "warning", text: "Disks are copied." }],
+};
+
+export const audit: Audit = {
+  items: [
+    { resource: "namespace", name: "ch-a1b2c3-4", owner: "machine vm-1", status: "ok" },
+    { resource: "jail", name: "abcdefghij", status: "leaked", detail: "no machine has it" },
+  ],
+  clean: false,
+};
+
+export const repair: Repair = {
+  repaired: [{ resource: "jail", name: "abcdefghij", action: "removed, with what ran there", ok: true }],
+  audit: { items: audit.items.slice(0, 1), clean: true },
 };
 
 export const storageReport: StorageReport = {
