@@ -5,6 +5,7 @@ import { AuditItemSchema, AuditSchema, RepairedItemSchema, RepairSchema } from "
 import { AppError } from "../contract/errors.ts";
 import { ErrorAnswerSchema, HealthSchema, WarningSchema } from "../contract/health.ts";
 import {
+  EndedSchema,
   ForkedSchema,
   MachineAnswerSchema,
   MachineSchema,
@@ -82,6 +83,7 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     HealthSchema,
     PortSchema,
     ReceiptEntrySchema,
+    EndedSchema,
     MachineSchema,
     MachineAnswerSchema,
     MachinesAnswerSchema,

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { GuestConfig, Ready } from "../contract/machine.ts";
+import type { GuestConfig, Ready, Restart } from "../contract/machine.ts";
 import { parseCount, parseDiskBytes, parseMemoryMib } from "./sizes.ts";
 
 export interface SizeOptions {
@@ -17,6 +17,7 @@ export interface GuestOptions {
   readonly webhook?: string;
   readonly webhookToken?: string;
   readonly ready?: Ready;
+  readonly restart?: Restart;
 }
 
 /** Adds the options for a machine's size. */
@@ -35,8 +36,13 @@ export function addGuestOptions(command: Command): Command {
     .option("--hostname <name>", "hostname of the guest (default: the machine's id)")
     .option("--webhook <url>", "URL that the guest calls on each login")
     .option("--webhook-token <token>", "bearer token for the webhook")
+    .addOption(new Option("--ready <what>", "when the machine counts as running").choices(["ssh", "started"]))
     .addOption(
-      new Option("--ready <what>", "when the machine counts as running").choices(["ssh", "started"]),
+      new Option("--restart <policy>", "start it again when it ends by itself").choices([
+        "always",
+        "on-failure",
+        "never",
+      ]),
     );
 }
 
@@ -44,11 +50,13 @@ export function addGuestOptions(command: Command): Command {
 export async function guestBody(options: GuestOptions): Promise<{
   guest_config?: GuestConfig;
   ready?: Ready;
+  restart?: Restart;
 }> {
   const guest_config = await guestConfig(options);
   return {
     ...(Object.keys(guest_config).length === 0 ? {} : { guest_config }),
     ...(options.ready === undefined ? {} : { ready: options.ready }),
+    ...(options.restart === undefined ? {} : { restart: options.restart }),
   };
 }
 

@@ -45,6 +45,8 @@ function machineFacts(machine: Machine): string {
     ["size", `${machine.vcpus} vCPU, ${machine.memory_mib} MiB, disk ${formatBytes(machine.storage_bytes)}`],
     ["hardware", hardwareOf(machine)],
     ["vmm", vmmOf(machine)],
+    ["restart", restartOf(machine)],
+    ["ended", machine.ended === undefined ? undefined : `${machine.ended.how}, ${machine.ended.at}`],
     ["created", machine.created_at],
     ["started", machine.started_at],
     ["stopped", machine.stopped_at],
@@ -67,6 +69,13 @@ function hardwareOf({ hardware }: Machine): string | undefined {
     ...(boot_args === undefined ? [] : [`boot arguments "${boot_args}"`]),
   ];
   return words.length === 0 ? undefined : words.join(", ");
+}
+
+function restartOf({ restart, restarts }: Machine): string | undefined {
+  if (restart === "never") return undefined;
+  const { count = 0, next_at } = restarts ?? {};
+  const times = count === 0 ? "" : `, ${count} times so far`;
+  return `${restart}${times}${next_at === undefined ? "" : `, next at ${next_at}`}`;
 }
 
 function vmmOf({ vmm }: Machine): string | undefined {

@@ -22,6 +22,11 @@ export const ERRORS = {
     meaning: "A machine with this id exists and was asked for with another body.",
   },
   snapshot_exists: { status: 409, meaning: "A snapshot with this id exists." },
+  record_set_aside: {
+    status: 409,
+    meaning:
+      "The state has a record of this id that this version cannot use, and what it holds is kept; the answer says what to do.",
+  },
   wrong_phase: { status: 409, meaning: "The machine's phase does not allow this." },
   operation_cancelled: {
     status: 409,

@@ -49,6 +49,15 @@ export type GuestConfig = Static<typeof GuestConfigSchema>;
 export const ReadySchema = Type.Union([Type.Literal("ssh"), Type.Literal("started")]);
 export type Ready = Static<typeof ReadySchema>;
 
+export const RestartSchema = Type.Union(
+  [Type.Literal("always"), Type.Literal("on-failure"), Type.Literal("never")],
+  {
+    description:
+      "whether it is started again when it ends by itself: always, when it failed, or never (default); after 1 s, then twice as long each time, 60 s at most",
+  },
+);
+export type Restart = Static<typeof RestartSchema>;
+
 const VcpusSchema = Type.Integer({ minimum: 1, maximum: 32 });
 const MemoryMibSchema = Type.Integer({ minimum: 64, maximum: 1048576, description: "guest memory in MiB" });
 const StorageBytesSchema = Type.Integer({
@@ -142,6 +151,7 @@ export const CreateMachineSchema = Type.Object(
     user_volume_ids: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { maxItems: 64 })),
     guest_config: Type.Optional(GuestConfigSchema),
     ready: Type.Optional(ReadySchema),
+    restart: Type.Optional(RestartSchema),
     ...hardwareFields,
   },
   { $id: "CreateMachine", ...closed },
@@ -162,6 +172,7 @@ export const ForkMachineSchema = Type.Object(
     ),
     guest_config: Type.Optional(GuestConfigSchema),
     ready: Type.Optional(ReadySchema),
+    restart: Type.Optional(RestartSchema),
   },
   {
     $id: "ForkMachine",
@@ -220,6 +231,30 @@ export const PhaseSchema = Type.Union([
   Type.Literal("failed"),
 ]);
 export type Phase = Static<typeof PhaseSchema>;
+
+export const EndedSchema = Type.Object(
+  {
+    at: Type.String({ description: "RFC 3339, UTC" }),
+    how: Type.Union(
+      [
+        Type.Literal("reset"),
+        Type.Literal("panic"),
+        Type.Literal("killed"),
+        Type.Literal("host_restarted"),
+        Type.Literal("disk_gone"),
+        Type.Literal("unknown"),
+      ],
+      {
+        description:
+          "reset: the guest rebooted or powered off. panic: its kernel panicked. killed: a signal, or the host's memory ran out. host_restarted: the host went down under it. disk_gone: somebody removed its disk. unknown: the VMM failed",
+      },
+    ),
+    console_tail: Type.String({ description: "the end of what the guest wrote to its console" }),
+  },
+  { $id: "Ended" },
+);
+/** How a machine ended that nobody stopped. */
+export type Ended = Static<typeof EndedSchema>;
 
 export const PortSchema = Type.Object(
   {
@@ -297,6 +332,21 @@ export const MachineSchema = Type.Object(
       }),
     ),
     hardware: Type.Object({ ...HardwareSchema.properties, cache_type: Type.Literal("Writeback") }),
+    restart: RestartSchema,
+    restarts: Type.Optional(
+      Type.Object(
+        {
+          count: Type.Integer({
+            description: "how often it was started again since it last ran for ten minutes",
+          }),
+          next_at: Type.Optional(Type.String({ description: "when it is started again: RFC 3339, UTC" })),
+        },
+        { description: "of a machine that ended by itself and is started again" },
+      ),
+    ),
+    ended: Type.Optional(
+      Type.Ref("Ended", { description: "how it ended, until it runs again; absent when it was stopped" }),
+    ),
     receipt: Type.Optional(
       Type.Array(Type.Ref("ReceiptEntry"), {
         description: "of a machine that was woken from a memory snapshot: what was made its own, and how",
@@ -308,7 +358,10 @@ export const MachineSchema = Type.Object(
   },
   { $id: "Machine" },
 );
-export type Machine = Omit<Static<typeof MachineSchema>, "receipt"> & { receipt?: ReceiptEntry[] };
+export type Machine = Omit<Static<typeof MachineSchema>, "receipt" | "ended"> & {
+  receipt?: ReceiptEntry[];
+  ended?: Ended;
+};
 
 export const MachineAnswerSchema = Type.Object({ machine: Type.Ref("Machine") }, { $id: "MachineAnswer" });
 export const ForkedSchema = Type.Object(

@@ -1,6 +1,6 @@
 import { type Static, Type } from "typebox";
 import { IdSchema } from "./ids.ts";
-import { ArtifactSchema, GuestConfigSchema, ReadySchema } from "./machine.ts";
+import { ArtifactSchema, GuestConfigSchema, ReadySchema, RestartSchema } from "./machine.ts";
 
 const closed = { additionalProperties: false } as const;
 
@@ -181,6 +181,7 @@ export const RestoreSnapshotSchema = Type.Object(
     guest_config: Type.Optional(GuestConfigSchema),
     memory: Type.Optional(Type.Boolean()),
     ready: Type.Optional(ReadySchema),
+    restart: Type.Optional(RestartSchema),
   },
   { $id: "RestoreSnapshot", ...closed },
 );

@@ -1,5 +1,6 @@
+import { messageOf } from "../contract/errors.ts";
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { GuestConfig, Ready } from "../contract/machine.ts";
+import type { GuestConfig, Ready, Restart } from "../contract/machine.ts";
 import type { GuestIdentity } from "../guest/types.ts";
 import type { Manifest } from "../model/manifest.ts";
 import type { HardwareRecord, ImageRef, MachineRecord, OperationRecord } from "../model/records.ts";
@@ -27,6 +28,7 @@ export interface MachinePlan {
   readonly ready: Ready;
   readonly guest_config: GuestConfig;
   readonly hardware: HardwareRecord;
+  readonly restart?: Restart | undefined;
 }
 
 /** A machine that has memory, an identity and a place, and nothing on the disk yet. */
@@ -64,7 +66,7 @@ export async function bringUp(
       ),
     );
     // Knows whether everything after it could be undone.
-    undo.push("record", (failed) => undoRecord(context, prepared, operation, failed));
+    undo.push("record", (failed, cause) => undoRecord(context, prepared, operation, { failed, cause }));
     const risen = await raise(way, prepared);
     await announce(context, [risen], operation, trace);
     return risen.record;
@@ -101,6 +103,7 @@ export async function prepare(way: WayUp, plan: MachinePlan): Promise<Prepared> 
     ready: plan.ready,
     disk_clone: storage.cloneMode,
     hardware: plan.hardware,
+    ...(plan.restart === undefined || plan.restart === "never" ? {} : { restart: plan.restart }),
     identity: {
       hostname,
       guest_machine_id: identity.guest_machine_id,
@@ -122,7 +125,7 @@ export async function undoRecord(
   { state }: HostContext,
   { record, plan }: Prepared,
   operation: OperationRecord | undefined,
-  failed: readonly string[],
+  { failed, cause }: { readonly failed: readonly string[]; readonly cause: unknown },
 ): Promise<void> {
   const { id } = record;
   if (failed.length === 0) {
@@ -130,8 +133,8 @@ export async function undoRecord(
     await state.commit({ drop: "machine", id }, ...ended);
     return;
   }
-  // The intent stays: the next start, or a delete, takes up what could not be undone now.
-  const error = `a failed ${plan.operation} could not be undone wholly: ${failed.join(", ")}`;
+  // The intent stays: it is taken up again, soon and by the next start, or by a delete.
+  const error = `the ${plan.operation} failed (${messageOf(cause)}) and could not be undone wholly yet: ${failed.join(", ")}`;
   const latest = state.state.machines.get(id) ?? record;
   await state.commit({ put: "machine", record: { ...latest, phase: "failed", error } });
 }

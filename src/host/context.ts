@@ -1,3 +1,4 @@
+import { EventEmitter } from "node:events";
 import type { MachineId } from "../contract/ids.ts";
 import type { Guests } from "../guest/types.ts";
 import type { HostItem, Mended } from "../model/inventory.ts";
@@ -60,6 +61,8 @@ export interface HostContext extends Rooms {
   readonly underWay: UnderWay;
   /** Operations that could neither be ended nor undone, and how often that was tried, by id. */
   readonly attempts: Map<string, Attempts>;
+  /** Told when a machine has ended that is to be started again. */
+  readonly restartWanted: EventEmitter<{ wanted: [] }>;
   /** One repair at a time. */
   readonly repairs: KeyedMutex;
   /** What is looked at and mended beside the rooms. */
@@ -77,6 +80,7 @@ export function makeContext(rooms: Rooms, settings: HostSettings): HostContext {
     creations: new Creations(),
     underWay: new UnderWay(),
     attempts: new Map(),
+    restartWanted: new EventEmitter(),
     repairs: new KeyedMutex(),
     auditors: [],
   };

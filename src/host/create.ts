@@ -7,7 +7,7 @@ import type { HostContext } from "./context.ts";
 import { creation } from "./creation.ts";
 import { hardwareOf, optionsOf } from "./hardware.ts";
 import { refuseWithoutHugePages } from "./huge-pages.ts";
-import { requestDigest } from "./request-digest.ts";
+import { keptRestart, requestDigest } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
 
 export interface Created {
@@ -51,7 +51,12 @@ export async function createMachine(
     ready: request.ready ?? "ssh",
   };
   const hardware = hardwareOf(request, wanted, settings);
-  const request_sha256 = requestDigest({ machine_id: id, ...wanted, ...optionsOf(request) });
+  const request_sha256 = requestDigest({
+    machine_id: id,
+    ...wanted,
+    ...optionsOf(request),
+    restart: keptRestart(request.restart),
+  });
   return await creation(context, id, request_sha256, async (signal) => {
     // Nothing is fetched for a machine that there is no room for.
     admission.refuseTooMuch(wanted.memory_mib);
@@ -63,7 +68,7 @@ export async function createMachine(
     );
     return await bringUp(
       context,
-      { operation: "create", id, request_sha256, ...wanted, hardware, image },
+      { operation: "create", id, request_sha256, ...wanted, hardware, image, restart: request.restart },
       trace,
       signal,
     );

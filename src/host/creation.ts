@@ -2,7 +2,10 @@ import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { finishDelete } from "./delete.ts";
 import { setAsideReason } from "./in-use.ts";
+import { operationId } from "./operation-id.ts";
+import { Trace } from "./trace.ts";
 
 /**
  * What create and restore share: one at a time for an id; the same request again is answered with the machine that is
@@ -18,6 +21,7 @@ export async function creation(
   using entered = context.creations.enter(id);
   using _lock = await context.machineLocks.acquire(id);
   entered.signal.throwIfAborted();
+  await undoEarlier(context, id);
   const existing = context.state.state.machines.get(id);
   if (existing !== undefined) {
     if (existing.request_sha256 === request_sha256) return { record: existing, created: false };
@@ -30,4 +34,11 @@ export async function creation(
     throw new AppError("machine_exists", `the state has a machine ${id} that cannot be read: ${unreadable}`);
   }
   return { record: await make(entered.signal), created: true };
+}
+
+/** An earlier create or restore of this id that could not be undone when it failed: its machine was never there. */
+async function undoEarlier(context: HostContext, id: MachineId): Promise<void> {
+  const { operations } = context.state.state;
+  if (!(["create", "restore"] as const).some((kind) => operations.has(operationId(kind, id)))) return;
+  await finishDelete(context, id, new Trace(context.log));
 }

@@ -1,6 +1,7 @@
 import type { SnapshotId } from "../contract/ids.ts";
 import type { OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
+import { refuseSetAside } from "./in-use.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
@@ -8,7 +9,7 @@ import type { Trace } from "./trace.ts";
 export async function deleteSnapshot(context: HostContext, id: SnapshotId, trace: Trace): Promise<void> {
   using _lock = await context.snapshotLocks.acquire(id);
   const { state, clock } = context;
-  if (!state.state.snapshots.has(id)) return;
+  if (!state.state.snapshots.has(id)) return refuseSetAside(state, "snapshot", id);
   const operation: OperationRecord = {
     id: operationId("delete-snapshot", id),
     kind: "delete-snapshot",

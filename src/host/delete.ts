@@ -3,6 +3,7 @@ import type { MachineId } from "../contract/ids.ts";
 import type { OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { giveBack } from "./give-back.ts";
+import { refuseSetAside } from "./in-use.ts";
 import { operationId } from "./operation-id.ts";
 import type { Trace } from "./trace.ts";
 
@@ -14,7 +15,7 @@ export async function deleteMachine(context: HostContext, id: MachineId, trace: 
   );
   using _lock = await context.machineLocks.acquire(id);
   const { state, clock } = context;
-  if (!state.state.machines.has(id)) return;
+  if (!state.state.machines.has(id)) return refuseSetAside(state, "machine", id);
   const operation: OperationRecord = {
     id: operationId("delete", id),
     kind: "delete",

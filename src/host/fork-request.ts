@@ -1,7 +1,7 @@
 import { AppError } from "../contract/errors.ts";
 import { type MachineId, machineId } from "../contract/ids.ts";
-import type { ForkMachine, GuestConfig, Ready } from "../contract/machine.ts";
-import { requestDigest } from "./request-digest.ts";
+import type { ForkMachine, GuestConfig, Ready, Restart } from "../contract/machine.ts";
+import { keptRestart, requestDigest } from "./request-digest.ts";
 
 /** What a fork is to make. */
 export interface Family {
@@ -9,6 +9,7 @@ export interface Family {
   readonly children: readonly MachineId[];
   readonly guest_config: GuestConfig;
   readonly ready: Ready;
+  readonly restart: Restart | undefined;
   /** Of the whole request: each child's record has it. */
   readonly request_sha256: string;
 }
@@ -25,6 +26,7 @@ export function familyOf(source: MachineId, request: ForkMachine, readyOfSource:
     });
   }
   const { guest_config = {}, ready = readyOfSource } = request;
+  const restart = keptRestart(request.restart);
   if (guest_config.hostname !== undefined && children.length > 1) {
     throw new AppError(
       "contradiction",
@@ -32,8 +34,8 @@ export function familyOf(source: MachineId, request: ForkMachine, readyOfSource:
       { details: { fields: ["guest_config.hostname", "count"] } },
     );
   }
-  const request_sha256 = requestDigest({ fork_of: source, children, guest_config, ready });
-  return { children, guest_config, ready, request_sha256 };
+  const request_sha256 = requestDigest({ fork_of: source, children, guest_config, ready, restart });
+  return { children, guest_config, ready, restart, request_sha256 };
 }
 
 function childrenOf({ machine_id, count, id_prefix }: ForkMachine): MachineId[] {

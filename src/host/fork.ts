@@ -112,13 +112,13 @@ async function makeFamily(
         await state.commit({ drop: "operation", id: operation.id });
     });
     const siblings = new Siblings(context, trace, signal);
-    undo.push("children", () => siblings.unwind());
+    undo.push("children", (_failed, cause) => siblings.unwind(cause));
     const prepared = await trace.step("prepare", () =>
       siblings.each(children, async (id) => {
         const way = siblings.way();
         const child = await prepare(way, { ...plan, id });
-        way.undo.push("record", async (failed) => {
-          if (state.state.machines.has(id)) await undoRecord(context, child, undefined, failed);
+        way.undo.push("record", async (failed, cause) => {
+          if (state.state.machines.has(id)) await undoRecord(context, child, undefined, { failed, cause });
         });
         return { way, child };
       }),

@@ -27,6 +27,7 @@ import { presentMachine, presentSnapshot } from "./present.ts";
 import { recover } from "./recover.ts";
 import { repairAll } from "./repair.ts";
 import { resizeMachine } from "./resize.ts";
+import { Restarts } from "./restarts.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { snapshotMachine } from "./snapshot.ts";
 import { startMachine } from "./start.ts";
@@ -42,20 +43,22 @@ const CLOSE_TIMEOUT_MS = 10_000;
 export class Host {
   readonly #context: HostContext;
   readonly #started = performance.now();
-  readonly #working = new Set<Promise<unknown>>();
+  readonly #restarts: Restarts;
   readonly #patrol: Patrol;
   readonly #closeTimeoutMs: number;
   #closing = false;
 
   constructor(rooms: Rooms, settings: HostSettings, closeTimeoutMs = CLOSE_TIMEOUT_MS) {
     this.#context = makeContext(rooms, settings);
-    this.#patrol = new Patrol(this.#context);
+    this.#restarts = new Restarts(this.#context);
+    this.#patrol = new Patrol(this.#context, this.#restarts);
     this.#closeTimeoutMs = closeTimeoutMs;
   }
 
   /** Takes up what a former run left. The rooms are open. */
   async open(): Promise<void> {
     await recover(this.#context);
+    this.#restarts.plan();
     this.#patrol.start(this.#context.settings.reconcileIntervalMs);
   }
 
@@ -65,10 +68,11 @@ export class Host {
    */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#restarts.stop();
     await this.#patrol.stop();
     const reason = new AppError("shutting_down", "the daemon ended while this was under way; it was undone");
     const limit = setTimeout(() => this.#context.creations.end(reason), this.#closeTimeoutMs);
-    while (this.#working.size > 0) await Promise.allSettled(this.#working);
+    await this.#context.underWay.idle();
     clearTimeout(limit);
     const { live } = this.#context;
     const guests = [...live.values()];
@@ -217,13 +221,7 @@ export class Host {
   async #work<Result>(start: () => Promise<Result>): Promise<Result> {
     if (this.#closing) throw new AppError("shutting_down", "the daemon is ending");
     using _work = this.#context.underWay.enter();
-    const working = start();
-    this.#working.add(working);
-    try {
-      return await working;
-    } finally {
-      this.#working.delete(working);
-    }
+    return await start();
   }
 }
 

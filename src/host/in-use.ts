@@ -1,3 +1,4 @@
+import { AppError } from "../contract/errors.ts";
 import type { StateStore } from "../state/types.ts";
 import { isAlive } from "../system/process.ts";
 
@@ -48,6 +49,25 @@ export function setAsideReason(
   id: string,
 ): string | undefined {
   return setAside.find((record) => record.kind === wanted && record.id === id)?.reason;
+}
+
+/**
+ * Refuses (`record_set_aside`) to take an id for gone whose record was set aside: it keeps what it holds on the host, which
+ * may be a guest that runs.
+ */
+export function refuseSetAside(
+  state: Pick<StateStore, "setAside">,
+  kind: "machine" | "snapshot",
+  id: string,
+): void {
+  const reason = setAsideReason(state, kind, id);
+  if (reason === undefined) return;
+  throw new AppError(
+    "record_set_aside",
+    `the record of ${kind} ${id} in the state cannot be used (${reason}), so it is not known what there is to delete: ` +
+      "run the version of the daemon that wrote it, or stop the daemon, mend or remove the record in state/state.json, and start it",
+    { details: { [`${kind}_id`]: id, reason } },
+  );
 }
 
 function fieldOf(value: unknown, name: string): unknown {

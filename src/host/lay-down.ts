@@ -6,7 +6,7 @@ import type { Trace } from "./trace.ts";
 /** What the record of a machine that no longer runs says of its end. */
 export type LaidDown = Pick<
   MachineRecord,
-  "phase" | "error" | "stopped_at" | "stopped_cleanly" | "last_slot"
+  "phase" | "error" | "stopped_at" | "stopped_cleanly" | "last_slot" | "ended" | "restarts"
 >;
 
 /**

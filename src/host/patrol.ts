@@ -5,25 +5,29 @@ import { retryAbandoned } from "./abandoned.ts";
 import { LogRounds } from "./bound-logs.ts";
 import type { HostContext } from "./context.ts";
 import { repair } from "./repair.ts";
+import type { Restarts } from "./restarts.ts";
 import { takeNote } from "./vmm-death.ts";
 
 /** What is done now and then without being asked: a second look at each VMM, undos that failed, mending, bounding logs. */
 export class Patrol {
   readonly #context: HostContext;
   readonly #logs: LogRounds;
+  readonly #restarts: Restarts;
   #timer: NodeJS.Timeout | undefined;
   #turn: Promise<void> | undefined;
   /** What could not be mended the last time: told once. */
   #told: ReadonlySet<string> = new Set();
 
-  constructor(context: HostContext) {
+  constructor(context: HostContext, restarts: Restarts) {
     this.#context = context;
+    this.#restarts = restarts;
     this.#logs = new LogRounds(context);
   }
 
   start(intervalMs: number): void {
     this.#timer = setInterval(() => {
       this.#checkAlive();
+      this.#restarts.plan();
       void this.#logs.turn();
       // One that takes longer than the interval is not overtaken by the next.
       this.#turn ??= this.#makeTurn().finally(() => {

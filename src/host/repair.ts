@@ -4,6 +4,7 @@ import type { HostItem, Mended } from "../model/inventory.ts";
 import type { MachineRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
 import { inUse } from "./in-use.ts";
+import { CONSOLE_TAIL_BYTES } from "./how-it-ended.ts";
 import { layDown } from "./lay-down.ts";
 import { ownersNow } from "./ownership.ts";
 import { audit, knownNow, type Surveyed, survey } from "./survey.ts";
@@ -124,9 +125,17 @@ async function markFailed(
   error: string,
 ): Promise<Mended> {
   return await settled(item, `marked machine ${record.id} as failed`, async () => {
-    const { clock, log } = context;
-    const how = { phase: "failed", error, stopped_at: record.stopped_at ?? clock.now() } as const;
-    await layDown(context, record, how, new Trace(log));
+    const { clock, log, storage } = context;
+    const at = clock.now();
+    const console_tail = await storage.tail(storage.machineFiles(record.id).console, CONSOLE_TAIL_BYTES);
+    const ended = { at, how: "disk_gone", console_tail } as const;
+    const { restarts: _restarts, ...rest } = record;
+    await layDown(
+      context,
+      rest,
+      { phase: "failed", error, stopped_at: record.stopped_at ?? at, ended },
+      new Trace(log),
+    );
   });
 }
 

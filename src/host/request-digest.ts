@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Restart } from "../contract/machine.ts";
 
 /** A URL as far as it names something: signatures and tokens ride in the query, and the fragment never leaves the client. */
 export function withoutQuery(url: string): string {
@@ -17,6 +18,11 @@ function canonical(value: unknown): unknown {
         key.endsWith("_url") && typeof item === "string" ? withoutQuery(item) : canonical(item),
       ]),
   );
+}
+
+/** The policy as far as it differs from the default: a request that says never is the same as one that leaves it out. */
+export function keptRestart(restart: Restart | undefined): Restart | undefined {
+  return restart === "never" ? undefined : restart;
 }
 
 /**

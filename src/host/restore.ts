@@ -10,7 +10,7 @@ import type { Created } from "./create.ts";
 import { creation } from "./creation.ts";
 import { withSnapshot } from "./fetch-snapshot.ts";
 import { refuseWithoutHugePages } from "./huge-pages.ts";
-import { requestDigest, withoutQuery } from "./request-digest.ts";
+import { keptRestart, requestDigest, withoutQuery } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
 
 /**
@@ -27,7 +27,14 @@ export async function restoreSnapshot(
   const id = machineId(request.machine_id);
   const { local_snapshot: _local, guest_config = {}, ready = "ssh", ...body } = request;
   const digestWith = (memory: boolean): string =>
-    requestDigest({ ...body, snapshot_id: snapshot, memory, ready, guest_config });
+    requestDigest({
+      ...body,
+      snapshot_id: snapshot,
+      memory,
+      ready,
+      guest_config,
+      restart: keptRestart(request.restart),
+    });
   const request_sha256 = digestWith(
     request.memory ??
       hasMemory(context, snapshot, request) ??
@@ -59,6 +66,7 @@ export async function restoreSnapshot(
           ready,
           guest_config,
           hardware: manifest.hardware,
+          restart: request.restart,
         },
         trace,
         signal,

@@ -62,12 +62,15 @@ export async function runGuest(way: WayUp, rising: Rising): Promise<Risen> {
     stopped_cleanly: _cleanly,
     last_slot: _slot,
     receipt: _receipt,
+    ended: _ended,
+    restarts,
     ...kept
   } = launched;
   const record: MachineRecord = {
     ...kept,
     ...(receipt === undefined ? {} : { receipt }),
     ...(has_memory_base ? { has_memory_base } : {}),
+    ...(restarts === undefined ? {} : { restarts: { count: restarts.count } }),
     phase: "running",
     started_at: clock.now(),
   };

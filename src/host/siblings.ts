@@ -59,8 +59,8 @@ export class Siblings {
   }
 
   /** Undoes what was done for each, all at once. Throws when not all of it could be undone; the log says what. */
-  async unwind(): Promise<void> {
-    const failed = (await Promise.all(this.#undos.map((undo) => undo.unwind()))).flat();
+  async unwind(cause: unknown): Promise<void> {
+    const failed = (await Promise.all(this.#undos.map((undo) => undo.unwind(cause)))).flat();
     if (failed.length > 0) throw new Error(`not undone: ${failed.join(", ")}`);
   }
 }

@@ -1,4 +1,4 @@
-import { AppError } from "../contract/errors.ts";
+import { AppError, messageOf } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, OperationRecord } from "../model/records.ts";
 import type { HostContext } from "./context.ts";
@@ -18,12 +18,13 @@ import { placeIn, reserveMemory, takeSlot } from "./way-up.ts";
 /**
  * POST /machines/{id}/start: a stopped machine runs again, with the disk and the identity it had, and in the slot it had
  * last where that is free. A machine that runs is answered as it is. When a step fails, or a delete ends it, the machine is
- * stopped as before. Throws `AppError`.
+ * stopped as before. One that `isWanted` does not want by then is left as it is. Throws `AppError`.
  */
 export async function startMachine(
   context: HostContext,
   id: MachineId,
   trace: Trace,
+  isWanted: (record: MachineRecord) => boolean = () => true,
 ): Promise<MachineRecord> {
   const { state, storage, guests, clock, settings } = context;
   using entered = context.creations.enter(id);
@@ -33,7 +34,7 @@ export async function startMachine(
   await finishEarlier(context, id, trace);
   const stopped = state.state.machines.get(id);
   if (stopped === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
-  if (stopped.phase === "running") return stopped;
+  if (stopped.phase === "running" || !isWanted(stopped)) return stopped;
   refuseUnlessStopped(stopped, "started");
   await refuseWithoutHugePages(recordedHardware(stopped, settings), stopped.memory_mib);
   return await withUndo(trace.log, async (undo) => {
@@ -54,7 +55,7 @@ export async function startMachine(
       state.commit({ put: "operation", record: operation }, { put: "machine", record: planned }),
     );
     // Knows whether everything after it could be undone.
-    undo.push("record", async (failed) => {
+    undo.push("record", async (failed, cause) => {
       const latest = state.state.machines.get(id) ?? planned;
       if (failed.length === 0) {
         const { slot: _slot, vmm: _vmm, ...rest } = latest;
@@ -62,8 +63,8 @@ export async function startMachine(
         await state.commit({ put: "machine", record }, { drop: "operation", id: operation.id });
         return;
       }
-      // The intent stays: the next start, of the machine or of the daemon, or a delete takes up what could not be undone now.
-      const error = `a failed start could not be undone wholly: ${failed.join(", ")}`;
+      // The intent stays: it is taken up again, soon and by the next start of machine or daemon, or by a delete.
+      const error = `the start failed (${messageOf(cause)}) and could not be undone wholly yet: ${failed.join(", ")}`;
       await state.commit({ put: "machine", record: { ...latest, phase: "failed", error } });
     });
 

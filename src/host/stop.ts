@@ -13,7 +13,12 @@ export async function stopMachine(context: HostContext, id: MachineId, trace: Tr
   const { state, clock } = context;
   const record = state.state.machines.get(id);
   if (record === undefined) throw new AppError("machine_not_found", `there is no machine ${id}`);
-  if (record.phase === "stopped" || record.phase === "failed") return;
+  if (record.phase === "stopped" || record.phase === "failed") {
+    // One that is to be started again is not, from now on.
+    const { restarts, ...rest } = record;
+    if (restarts !== undefined) await state.commit({ put: "machine", record: rest });
+    return;
+  }
   if (record.phase === "starting") {
     // Left by a create or a start that could neither end nor be undone.
     throw new AppError("wrong_phase", `machine ${id} never came up; it can only be deleted`, {
@@ -40,8 +45,9 @@ export async function finishStop(
   clean: boolean,
 ): Promise<void> {
   const { clock } = context;
+  const { restarts: _restarts, ...rest } = record;
   const how = { phase: "stopped", stopped_cleanly: clean, stopped_at: clock.now() } as const;
-  await layDown(context, record, how, trace, operation);
+  await layDown(context, rest, how, trace, operation);
 }
 
 /** Asks the guest to go, and waits for it within the limit. Returns whether it went by itself. */

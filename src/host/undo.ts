@@ -1,8 +1,8 @@
 import { messageOf } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
 
-/** `failed` names the undos, run before this one, that did not succeed. */
-export type UndoStep = (failed: readonly string[]) => Promise<void> | void;
+/** `failed` names the undos, run before this one, that did not succeed; `cause` is the error that called for them. */
+export type UndoStep = (failed: readonly string[], cause: unknown) => Promise<void> | void;
 
 /**
  * The undos of an operation's steps, each registered beside its step.
@@ -26,11 +26,11 @@ export class UndoStack {
   }
 
   /** Runs the undos. Returns the names of those that failed; each failure is in the log. */
-  async unwind(): Promise<readonly string[]> {
+  async unwind(cause: unknown): Promise<readonly string[]> {
     const failed: string[] = [];
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
       try {
-        await step.undo(failed);
+        await step.undo(failed, cause);
       } catch (error) {
         failed.push(step.name);
         this.#log.error({ undo: step.name, reason: messageOf(error) }, "an undo failed");
@@ -51,7 +51,7 @@ export async function withUndo<Result>(
     undo.commit();
     return result;
   } catch (error) {
-    await undo.unwind();
+    await undo.unwind(error);
     throw error;
   }
 }

@@ -4,12 +4,12 @@ import type { MachineRecord } from "../model/records.ts";
 import type { Vmm } from "../vmm/types.ts";
 import type { HostContext } from "./context.ts";
 import { finishDelete } from "./delete.ts";
-import { layDown } from "./lay-down.ts";
+import { howItEnded } from "./how-it-ended.ts";
+import { type LaidDown, layDown } from "./lay-down.ts";
 import { operationId } from "./operation-id.ts";
+import { nextRestart } from "./restart-policy.ts";
 import { finishStop } from "./stop.ts";
 import { Trace } from "./trace.ts";
-
-const LOG_TAIL_BYTES = 4096;
 
 /** Takes note when the VMM of a running machine ends by itself. */
 export function watchVmm(context: HostContext, id: MachineId, vmm: Vmm): void {
@@ -29,6 +29,7 @@ export function takeNote(context: HostContext, id: MachineId, vmm: Vmm): void {
 }
 
 async function noteDeath(context: HostContext, id: MachineId, vmm: Vmm): Promise<void> {
+  using _work = context.underWay.enter();
   using _lock = await context.machineLocks.acquire(id);
   // A stop or a delete that held the lock ended this VMM itself.
   if (context.live.get(id) !== vmm) return;
@@ -44,21 +45,24 @@ async function noteDeath(context: HostContext, id: MachineId, vmm: Vmm): Promise
 }
 
 /**
- * A running machine whose VMM is gone becomes `stopped` when its guest ended by itself, `failed` otherwise.
- * Its slot, jail and memory go; its disk stays. The caller holds the machine's lock.
+ * A running machine whose VMM is gone becomes `stopped` when its guest ended by itself, `failed` otherwise, and tells how.
+ * Its slot, jail and memory go; its disk stays. Where its policy says so, it is to be started again. The caller holds the
+ * machine's lock.
  */
 export async function recordDeath(context: HostContext, record: MachineRecord): Promise<void> {
-  const { storage, clock, log } = context;
-  const files = storage.machineFiles(record.id);
-  const vmmLog = await storage.tail(files.vmmLog, LOG_TAIL_BYTES);
-  const console = await storage.tail(files.console, LOG_TAIL_BYTES);
-  const clean = /exiting successfully/i.test(vmmLog) && !/kernel panic/i.test(console);
-  const lastLine = console.trimEnd().split("\n").at(-1) ?? "";
-  const error = `the VMM ended unexpectedly; the console's last line was: ${lastLine}`;
-  const how = {
-    ...(clean ? { phase: "stopped" as const } : { phase: "failed" as const, error }),
-    stopped_at: clock.now(),
+  const { log, restartWanted } = context;
+  const { ended, error } = await howItEnded(context, record);
+  const phase = error === undefined ? "stopped" : "failed";
+  const restarts = nextRestart(record, phase, ended.at);
+  const how: LaidDown = {
+    phase,
+    ...(error === undefined ? {} : { error }),
+    stopped_at: ended.at,
+    ended,
+    ...(restarts === undefined ? {} : { restarts }),
   };
-  await layDown(context, record, how, new Trace(log));
-  log.warn({ machine_id: record.id, phase: how.phase, console_tail: console }, "a VMM ended by itself");
+  const { restarts: _restarts, ...rest } = record;
+  await layDown(context, rest, how, new Trace(log));
+  log.warn({ machine_id: record.id, phase, ...ended }, "a VMM ended by itself");
+  if (restarts !== undefined) restartWanted.emit("wanted");
 }

@@ -1,5 +1,5 @@
 import type { MachineId, SnapshotId } from "../contract/ids.ts";
-import type { CpuTemplate, Phase, RateLimits, Ready, ReceiptEntry } from "../contract/machine.ts";
+import type { CpuTemplate, Ended, Phase, RateLimits, Ready, ReceiptEntry } from "../contract/machine.ts";
 import type { ProcessIdentity } from "../system/process.ts";
 
 /** Files of the store that a machine boots from, each named by its SHA-256. */
@@ -100,6 +100,12 @@ export interface MachineRecord {
   readonly stopped_cleanly?: boolean;
   /** True while the guest of a running machine stands still because a client asked for it. */
   readonly paused?: boolean;
+  /** How it ended when nobody stopped it, until it runs again. */
+  readonly ended?: Ended;
+  /** When it is started again after it ended by itself; undefined: never. */
+  readonly restart?: "always" | "on-failure";
+  /** How often it was, since it last ran for long, and when it is the next time. */
+  readonly restarts?: { readonly count: number; readonly next_at?: string };
   /** Index of the slot that a stopped machine held last: a start asks for it again. */
   readonly last_slot?: number;
 }

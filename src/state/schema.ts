@@ -1,7 +1,13 @@
 import { type Static, Type } from "typebox";
 import { Compile } from "typebox/compile";
 import { IdSchema, type MachineId, type SnapshotId } from "../contract/ids.ts";
-import { HardwareSchema, PhaseSchema, ReadySchema, ReceiptEntrySchema } from "../contract/machine.ts";
+import {
+  EndedSchema,
+  HardwareSchema,
+  PhaseSchema,
+  ReadySchema,
+  ReceiptEntrySchema,
+} from "../contract/machine.ts";
 import type { MachineRecord, OperationRecord, SnapshotRecord } from "../model/records.ts";
 import { ImageRefSchema } from "../model/schemas.ts";
 import type { RecordKind } from "./types.ts";
@@ -68,6 +74,9 @@ const MachineRecordSchema = Type.Object({
   stopped_at: Type.Optional(TimeSchema),
   stopped_cleanly: Type.Optional(Type.Boolean()),
   paused: Type.Optional(Type.Boolean()),
+  ended: Type.Optional(EndedSchema),
+  restart: Type.Optional(Type.Union([Type.Literal("always"), Type.Literal("on-failure")])),
+  restarts: Type.Optional(Type.Object({ count: CountSchema, next_at: Type.Optional(TimeSchema) })),
   last_slot: Type.Optional(CountSchema),
 });
 

@@ -125,6 +125,8 @@ export interface Vmms {
   readonly description: VmmDescription;
   /** The format of the state files that this VMM writes and reads, as it names it (`--snapshot-version`). */
   readonly snapshotFormat: string;
+  /** Of the running boot of the host, as the processes of VMMs have it. */
+  readonly bootId: string;
   /** A new jail id that was never used here. */
   newJailId(): string;
   /**

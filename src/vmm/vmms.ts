@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { messageOf } from "../contract/errors.ts";
 import type { HostItem, Mended } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
-import { identifyProcess, type ProcessIdentity } from "../system/process.ts";
+import { bootId, identifyProcess, type ProcessIdentity } from "../system/process.ts";
 import { inventoryOf, mendVmms } from "./audit.ts";
 import { Cgroups, detectCgroups } from "./cgroups.ts";
 import { type Jail, Jails } from "./jail.ts";
@@ -100,6 +100,10 @@ class JailedVmms implements Vmms {
   get #state(): Opened {
     if (this.#opened === undefined) throw new Error("the vmm room is not open");
     return this.#opened;
+  }
+
+  get bootId(): string {
+    return bootId();
   }
 
   newJailId(): string {

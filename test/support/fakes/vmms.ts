@@ -62,6 +62,7 @@ export class FakeVmms implements Vmms {
     reason: "a test's",
   };
   snapshotFormat = "11.0.0";
+  bootId = "fake-boot";
   /** Thrown by the calls of that name, as long as it is set. A load that fails ends the VMM. */
   fail: Partial<
     Record<"launch" | "boot" | "load" | "save" | "diskGrew" | "pause" | "resume" | "release" | "adopt", Error>

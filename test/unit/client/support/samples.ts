@@ -22,6 +22,7 @@ export const machine: Machine = {
   hostname: "web",
   guest_machine_id: "0123456789abcdef0123456789abcdef",
   phase: "running",
+  restart: "never",
   vcpus: 2,
   memory_mib: 512,
   storage_bytes: 2 * 2 ** 30,
