@@ -70,12 +70,17 @@ function never(): Promise<never> {
 }
 
 /** What a start finds on the host: VMs that live on, slots as the network room sweeps them, and nobody who watches. */
-export async function restarted(before: FakeHost, trouble: Trouble | undefined): Promise<FakeHost> {
+export async function restarted(
+  before: FakeHost,
+  trouble: Trouble | undefined,
+  bootId?: string,
+): Promise<FakeHost> {
   for (const jail of before.vmms.jails.values()) jail.watchers.clear();
   const network = new FakeNetwork();
   await network.open(inUse(before.state).slots);
   const { state, storage, guests } = before;
   const vmms = new FakeVmms(before.vmms.jails);
+  if (bootId !== undefined) vmms.bootId = bootId;
   const rooms = { state, storage, guests, vmms, network };
   const wire = <Room extends object>(room: Room): Room => trouble?.wire(room) ?? room;
   const wired = {
