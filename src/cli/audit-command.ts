@@ -39,8 +39,11 @@ function repairedText(repaired: readonly RepairedItem[]): string[] {
 
 function auditText({ items, clean }: Audit, all: boolean): string {
   const shown = all ? items : items.filter(({ status }) => status !== "ok");
-  const count = `${items.length} things on the host are this daemon's`;
-  if (shown.length === 0) return `${count}, and as they should be`;
+  const count =
+    items.length === 1
+      ? "1 thing on the host is this daemon's"
+      : `${items.length} things on the host are this daemon's`;
+  if (shown.length === 0) return `${count}, and as it should be`;
   const rows = shown.map(({ resource, name, owner = "", status, detail = "" }) => [
     status,
     resource,
@@ -48,6 +51,6 @@ function auditText({ items, clean }: Audit, all: boolean): string {
     owner,
     detail,
   ]);
-  const end = clean ? "all as they should be" : "not all as they should be";
+  const end = clean ? "all as it should be" : "not all as it should be";
   return `${table(["STATUS", "WHAT", "NAME", "OWNER", "DETAIL"], rows)}\n\n${count}, ${end}`;
 }

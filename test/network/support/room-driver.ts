@@ -42,7 +42,11 @@ async function answer({ call, args }: Call): Promise<unknown> {
     case "logged":
       return logged;
     case "inventory":
-      return network.inventory(first as HeldSlot[], args[1] as number, "all");
+      return network.inventory(
+        first as HeldSlot[],
+        args[1] as number,
+        (args[2] as "some" | undefined) ?? "all",
+      );
     case "mend":
       return network.mend(first as HostItem[], args[1] as HeldSlot[], args[2] as number);
     case "close":

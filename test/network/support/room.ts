@@ -19,7 +19,7 @@ import { PLAYGROUND, type Place } from "../../support/playground.ts";
 export interface Room extends AsyncDisposable {
   readonly tag: string;
   open(inUse?: readonly number[], living?: readonly (readonly [number, number])[]): Promise<void>;
-  inventory(held: readonly HeldSlot[], quiet?: number): Promise<HostItem[]>;
+  inventory(held: readonly HeldSlot[], quiet?: number, look?: "some" | "all"): Promise<HostItem[]>;
   mend(items: readonly HostItem[], held: readonly HeldSlot[], quiet?: number): Promise<Mended[]>;
   acquire(abortAfterMs?: number): Promise<Slot>;
   openEgress(slot: Slot): Promise<void>;
@@ -124,7 +124,8 @@ function startRoom(place: Place, options: Omit<NetworkOptions, "log">): Room {
   return {
     tag: options.tag,
     open: async (inUse = [], living = []) => void (await call("open", inUse, living)),
-    inventory: async (held, quiet = 0) => (await call("inventory", held, quiet)) as HostItem[],
+    inventory: async (held, quiet = 0, look = "all") =>
+      (await call("inventory", held, quiet, look)) as HostItem[],
     mend: async (items, held, quiet = 0) => (await call("mend", items, held, quiet)) as Mended[],
     acquire: async (abortAfterMs) => (await call("acquire", abortAfterMs)) as Slot,
     openEgress: async (slot) => void (await call("openEgress", slot)),
