@@ -176,7 +176,8 @@ export const ForkMachineSchema = Type.Object(
   },
   {
     $id: "ForkMachine",
-    description: "machine_id for one child; count and id_prefix for several; ready is the source's unless it is given",
+    description:
+      "machine_id for one child; count and id_prefix for several; ready is the source's unless it is given",
     ...closed,
   },
 );
