@@ -213,7 +213,7 @@ export const VARIABLES = {
   reconcileIntervalMs: variable(
     `${PREFIX}RECONCILE_INTERVAL`,
     "5s",
-    "how often to check that machines still run",
+    "how often to compare the host with the state, and mend it",
     parseDuration,
   ),
   loginCaPublicKey: variable(

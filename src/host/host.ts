@@ -70,6 +70,7 @@ export class Host {
     this.#closing = true;
     this.#restarts.stop();
     await this.#patrol.stop();
+    using _noRepair = await this.#context.repairs.acquire("repair");
     const reason = new AppError("shutting_down", "the daemon ended while this was under way; it was undone");
     const limit = setTimeout(() => this.#context.creations.end(reason), this.#closeTimeoutMs);
     await this.#context.underWay.idle();
@@ -205,6 +206,7 @@ export class Host {
   }
 
   async repair(): Promise<Repair> {
+    if (this.#closing) throw new AppError("shutting_down", "the daemon is ending");
     return await repairAll(this.#context);
   }
 

@@ -136,13 +136,12 @@ export function createNetwork(options: NetworkOptions): Network {
     openEgress,
     async removeSlot(index, quiet) {
       const since = openedPool().inUse.get(index);
-      if (since === undefined) await openedPool().sweep(index);
-      else if (since < quiet) {
-        const slot = plan.slot(index);
-        await closeEgress(slot);
-        openedPool().release(slot);
-        await openedPool().settled(index);
-      }
+      if (since === undefined) return await openedPool().sweep(index);
+      if (since >= quiet) throw new Error("work is under way that may have taken it");
+      const slot = plan.slot(index);
+      await closeEgress(slot);
+      openedPool().release(slot);
+      await openedPool().settled(index);
     },
     replaceReady: (index) => openedPool().replace(index),
     indexOf: (name) => plan.indexOf(name),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { machineId } from "../../../src/contract/ids.ts";
+import { machineId, snapshotId } from "../../../src/contract/ids.ts";
 import type { Restart } from "../../../src/contract/machine.ts";
 import { backOffMs } from "../../../src/host/back-off.ts";
 import { nextRestart } from "../../../src/host/restart-policy.ts";
@@ -97,6 +97,22 @@ test("waits double from a second to a minute, and begin anew after a machine was
     nextRestart({ ...record, started_at } as never, "failed", "2026-01-01T12:00:00.000Z");
   assert.deepEqual(at("2026-01-01T11:50:00.000Z"), { count: 1, next_at: "2026-01-01T12:00:01.000Z" });
   assert.deepEqual(at("2026-01-01T11:50:01.000Z"), { count: 6, next_at: "2026-01-01T12:00:32.000Z" });
+});
+
+test("a restore and a fork take a policy, too, and no child has its source's", async () => {
+  await using fakes = await withMachine("always");
+  await fakes.host.snapshot(one, { snapshot_id: "s1" }, fakes.trace());
+  const restored = await fakes.host.restore(
+    snapshotId("s1"),
+    { machine_id: "two", restart: "on-failure" },
+    fakes.trace(),
+  );
+  const { machines } = await fakes.host.fork(one, { machine_id: "three", restart: "always" }, fakes.trace());
+  const plain = await fakes.host.fork(one, { machine_id: "four" }, fakes.trace());
+  assert.deepEqual(
+    [restored.machine, ...machines, ...plain.machines].map(({ restart }) => restart),
+    ["on-failure", "always", "never"],
+  );
 });
 
 test("never is the same request as none, and another policy is another request", async () => {
