@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import type { Machine } from "../../src/contract/machine.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { identifyProcess } from "../../src/system/process.ts";
 import { inWorld, type World } from "../support/world.ts";
@@ -71,6 +72,7 @@ test("a client that hangs up changes nothing, and a VMM that is killed leaves a 
     process.kill(pid, "SIGKILL");
     const failed = await untilPhase(world, "one", "failed");
     assert.match(String(failed["error"]), /ended unexpectedly/);
+    assert.equal((failed["ended"] as { how: string }).how, "killed");
     assert.equal(failed["runtime_host"], undefined);
     assert.equal(identifyProcess(pid), undefined);
     await world.assertMatchesState();
@@ -84,8 +86,23 @@ test("a guest that reboots ends its machine, which is stopped then, with its dis
   await inWorld(async (world) => {
     const machine = await world.create("one");
     await world.ssh(machine, "echo kept > /root/kept; sync; reboot", { okCodes: [0, 255] });
-    await untilPhase(world, "one", "stopped");
+    const { ended } = await untilPhase(world, "one", "stopped");
+    assert.equal((ended as { how: string }).how, "reset");
     await world.assertMatchesState();
     assert.equal((await world.post("/machines/one/snapshots", { snapshot_id: "s" })).status, 201);
+  });
+});
+
+test("a machine that asks for it runs again when its VMM is killed, with its disk and identity", async () => {
+  await inWorld(async (world) => {
+    const before = await world.create("one", { restart: "on-failure" });
+    await world.ssh(before, "echo kept > /root/kept; sync");
+    process.kill(before.vmm?.pid ?? 0, "SIGKILL");
+    await untilPhase(world, "one", "starting");
+    const after = (await untilPhase(world, "one", "running")) as unknown as Machine;
+    assert.deepEqual([after.restarts?.count, after.ended], [1, undefined]);
+    assert.equal(await world.print(after, "cat /root/kept"), "kept");
+    assert.equal(after.guest_ssh_host_public_key, before.guest_ssh_host_public_key);
+    await world.assertMatchesState();
   });
 });
