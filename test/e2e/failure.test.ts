@@ -104,5 +104,6 @@ test("a machine that asks for it runs again when its VMM is killed, with its dis
     assert.equal(await world.print(after, "cat /root/kept"), "kept");
     assert.equal(after.guest_ssh_host_public_key, before.guest_ssh_host_public_key);
     await world.assertMatchesState();
+    await world.assertAuditClean();
   });
 });

@@ -42,6 +42,7 @@ test("a machine from create to delete: every call, with a real guest behind it",
     assert.deepEqual((await world.get("/machines")).body, { machines: [machine] });
     assert.deepEqual((await world.get("/machines/one")).body, { machine });
     await world.assertMatchesState();
+    await world.assertAuditClean();
 
     // A file, a snapshot of the running machine, a second machine from it.
     await world.ssh(machine, "echo remember > /root/note");

@@ -34,6 +34,7 @@ test("the real pair: a machine's whole life, its copies, a daemon that comes and
         await assertRuns(world, source);
         assert.deepEqual((await world.get("/machines")).body.machines, [source]);
         await world.assertMatchesState();
+        await world.assertAuditClean();
       });
 
       await t.test("two machines at once go on from a snapshot of its disk, while it runs on", async () => {

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { AuditItem } from "../../src/contract/audit.ts";
 import type { Machine } from "../../src/contract/machine.ts";
 import { RunError, type RunResult, run } from "../../src/system/run.ts";
 import {
@@ -259,6 +260,14 @@ export class World implements AsyncDisposable {
       ),
     );
     assert.equal(explain(differences), "");
+  }
+
+  /** The daemon's own audit agrees that everything is as it should be. */
+  async assertAuditClean(): Promise<void> {
+    const { status, body } = await this.get("/audit");
+    assert.equal(status, 200, JSON.stringify(body));
+    const wrong = (body.items as AuditItem[]).filter((item) => item.status !== "ok");
+    assert.deepEqual(wrong, []);
   }
 
   /** Deletes every machine and snapshot and asks the oracle; then ends the daemon and asks it again. */
