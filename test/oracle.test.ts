@@ -26,7 +26,7 @@ async function populate(stage: Stage): Promise<ExpectedState> {
   await stage.file(`/run/computer-host/claims/${tag}.json`, "{}");
   await stage.slot(1, UID);
   await stage.slot(2, UID + 1);
-  for (const file of ["disk.img", "seed.img", "console.log", "vmm.log"])
+  for (const file of ["disk.img", "seed.img", "console.log", "vmm.log", "metrics.jsonl"])
     await stage.file(`machines/m1/${file}`);
   for (const file of ["disk.img", "manifest.json"]) await stage.file(`snapshots/s1/${file}`);
   await chown(join(rootDir, "machines/m1/disk.img"), UID, UID);

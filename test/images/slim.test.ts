@@ -215,7 +215,7 @@ describe("debian-slim without a daemon", () => {
     );
     wokenIdentity = await makeIdentity(folder, "third-machine");
     await assertBecomes(clone, wokenIdentity, {
-      connections: "1 could not be ended from inside: the host answers the next packet of each with a reset",
+      connections: "1 reset by ss",
     });
     const found = await clone.ask({
       kept: "cat /root/kept",
