@@ -4,7 +4,7 @@
  *   start hang|exit            never opens its socket, or ends before it
  *   PUT /path refuse|full|garbage|hang|break|exit|chatter
  *   ctrl-alt-del ends          the key press ends it, as a guest that listens would
- *   watch chatter              says something unasked on each new connection
+ *   watch chatter              says something on connections that ask nothing
  *   watch drop                 drops connections that ask nothing, and lives on
  * A snapshot's state file holds what was configured. Its memory file has the guest's size; a full one says "full" at the
  * start of its first two pages, a diff says "diff" at the start of the second and touches nothing else.
@@ -27,6 +27,7 @@ enum { CONNECTIONS = 10, REQUEST = 60000 };
 struct connection {
     int fd;
     int held; /* never answered again */
+    int asked; /* or was told something unasked */
     size_t used;
     char data[REQUEST + 1];
 };
@@ -247,6 +248,17 @@ static void arrived(struct connection *c)
     }
 }
 
+/* Whoever has said nothing yet is told something that it did not ask for, once. */
+static void chatter(void)
+{
+    for (int i = 0; i < CONNECTIONS; i++) {
+        if (connections[i].fd < 0 || connections[i].asked)
+            continue;
+        dprintf(connections[i].fd, "boo");
+        connections[i].asked = 1;
+    }
+}
+
 static void run(int listener)
 {
     struct pollfd polled[CONNECTIONS + 1];
@@ -254,7 +266,11 @@ static void run(int listener)
         polled[0] = (struct pollfd){.fd = listener, .events = POLLIN};
         for (int i = 0; i < CONNECTIONS; i++)
             polled[i + 1] = (struct pollfd){.fd = connections[i].fd, .events = POLLIN};
-        if (poll(polled, CONNECTIONS + 1, -1) < 0)
+        int chatters = strcmp(rule("watch"), "chatter") == 0;
+        int found = poll(polled, CONNECTIONS + 1, chatters ? 30 : -1);
+        if (found == 0)
+            chatter();
+        if (found <= 0)
             continue;
         for (int i = 0; i < CONNECTIONS; i++) {
             struct connection *c = &connections[i];
@@ -266,6 +282,7 @@ static void run(int listener)
                 continue;
             }
             c->used += (size_t)n;
+            c->asked = 1;
             arrived(c);
         }
         if (polled[0].revents & POLLIN) {
@@ -277,8 +294,6 @@ static void run(int listener)
                 close(fd);
                 continue;
             }
-            if (strcmp(rule("watch"), "chatter") == 0 && i == 0)
-                dprintf(fd, "boo");
             if (strcmp(rule("watch"), "drop") == 0 && i == 0) {
                 usleep(30000);
                 close(fd);
