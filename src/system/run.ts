@@ -22,6 +22,9 @@ export interface RunResult {
 
 const OUTPUT_LIMIT = 4 * 1024 * 1024;
 const KILL_AFTER_MS = 1000;
+/** How often, and how many times, an ended child's pipes are looked at before a process that it left is given up on. */
+const PIPE_LOOK_MS = 500;
+const PIPE_LOOKS = 4;
 
 /** A subprocess that did not do what it should: what was run, how it ended and what it said. */
 export class RunError extends Error {
@@ -58,7 +61,8 @@ export class RunError extends Error {
 
 /**
  * The one way to run a subprocess: an argv array, never a shell string; `LC_ALL=C`; a time limit.
- * Returns its output when the exit code is expected, throws `RunError` otherwise.
+ * Returns its output when the exit code is expected, throws `RunError` otherwise. A process that the child left with
+ * its standard output or error holds nobody up: two seconds after the child's end, what was read by then counts.
  */
 export function run(argv: readonly [string, ...string[]], options: RunOptions = {}): Promise<RunResult> {
   const { timeoutMs = 10_000, okCodes = [0] } = options;
@@ -79,6 +83,7 @@ export function run(argv: readonly [string, ...string[]], options: RunOptions = 
   let stderr = "";
   let timedOut = false;
   let killTimer: NodeJS.Timeout | undefined;
+  let pipeTimer: NodeJS.Timeout | undefined;
   const end = (): void => {
     child.kill("SIGTERM");
     killTimer = setTimeout(() => child.kill("SIGKILL"), KILL_AFTER_MS);
@@ -100,19 +105,33 @@ export function run(argv: readonly [string, ...string[]], options: RunOptions = 
   const settled = (): void => {
     clearTimeout(timer);
     clearTimeout(killTimer);
+    clearTimeout(pipeTimer);
     options.signal?.removeEventListener("abort", end);
   };
   child.once("error", (cause) => {
     settled();
     reject(new RunError(argv, { code: null, signal: null, stderr: cause.message, timedOut, cause }));
   });
-  child.once("close", (code, signal) => {
+  const ended = (code: number | null, signal: string | null): void => {
     settled();
     if (options.signal?.aborted === true) reject(options.signal.reason);
     // A child that ended well in spite of the limit did what it should: a busy event loop may hear of the limit first.
     else if (code !== null && okCodes.includes(code))
       resolve({ code, stdout, stderr, durationMs: performance.now() - started });
     else reject(new RunError(argv, { code, signal, stderr, timedOut }));
+  };
+  child.once("close", ended);
+  child.once("exit", (code, signal) => {
+    // More than one look, so that a busy event loop has read what was there before it gives up.
+    const look = (left: number): void => {
+      pipeTimer = setTimeout(() => {
+        if (left > 1) return look(left - 1);
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+        ended(code, signal);
+      }, PIPE_LOOK_MS);
+    };
+    look(PIPE_LOOKS);
   });
   return promise;
 }

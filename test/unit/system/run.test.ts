@@ -32,3 +32,17 @@ test("a program that fails says what was run and what it said", async () => {
     return true;
   });
 });
+
+test("a process that a program left with its output holds nobody up, whether it ended well or at its limit", async () => {
+  const left = await run(["sh", "-c", "sleep 20 & echo $!"], { timeoutMs: 10_000 });
+  process.kill(Number(left.stdout), "SIGKILL");
+  assert.ok(left.durationMs < 15_000, `${left.durationMs} ms`);
+  const began = performance.now();
+  const late = run(["sh", "-c", "sleep 21 & echo $! >&2; exec sleep 22"], { timeoutMs: 200 });
+  await assert.rejects(late, (error) => {
+    assert.ok(error instanceof RunError && error.timedOut);
+    process.kill(Number(error.stderr), "SIGKILL");
+    return true;
+  });
+  assert.ok(performance.now() - began < 15_000);
+});
