@@ -6,6 +6,9 @@ import { repair } from "./repair.ts";
 import { takeUp } from "./take-up.ts";
 import { recordDeath, watchVmm } from "./vmm-death.ts";
 
+/** Each takes the machines over one after the other; together they share the changes of the firewall's table. */
+const ADOPTED_AT_ONCE = 32;
+
 /**
  * What a start does with what a former run left: takes over the machines that run, finishes or undoes the operations
  * that were under way, and mends what is not as it should be. Runs before the first request, so it needs no locks.
@@ -20,11 +23,16 @@ export async function recover(context: HostContext): Promise<void> {
       .filter(({ kind }) => kind === "stop" || kind === "delete")
       .map(({ machine_id }) => machine_id),
   );
+  const running: MachineRecord[] = [];
   for (const machine of machines.values()) {
     if (machine.vmm !== undefined) admission.adopt(machine.id, machine.memory_mib);
-    if (machine.phase === "running" && !ending.has(machine.id))
-      await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
+    if (machine.phase === "running" && !ending.has(machine.id)) running.push(machine);
   }
+  const left = running.values();
+  const adoptInTurn = async (): Promise<void> => {
+    for (const machine of left) await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
+  };
+  await Promise.all(Array.from({ length: ADOPTED_AT_ONCE }, adoptInTurn));
   // Whether a fetched snapshot stays is known once it is clear which restores of it there are.
   const order = [...operations.values()].sort(
     (a, b) => Number(a.kind === "fetch-snapshot") - Number(b.kind === "fetch-snapshot"),

@@ -121,7 +121,11 @@ table inet ${name} {
 }
 
 function elements(items: readonly string[]): string {
-  return items.length === 0 ? "" : `elements = { ${items.join(", ")} }`;
+  return items.length === 0 ? "" : `elements = ${braced(items)}`;
+}
+
+function braced(items: readonly string[]): string {
+  return `{ ${items.join(", ")} }`;
 }
 
 function element(slot: Slot): string {
@@ -139,18 +143,28 @@ export async function removeTable(plan: SlotPlan): Promise<void> {
   await run(["nft", "-f", "-"], { input: `add table inet ${name}\ndelete table inet ${name}\n` });
 }
 
-/** Opens a slot's way out in the installed table. Throws RunError when the table is not there. */
-export async function addOpened(plan: SlotPlan, slot: Slot): Promise<void> {
-  await run(["nft", "-f", "-"], {
-    input: `add element inet ${tableName(plan)} opened { ${element(slot)} }\n`,
-  });
+/** A slot whose way out is opened or closed. */
+export interface EgressChange {
+  readonly slot: Slot;
+  readonly open: boolean;
 }
 
-/** Closes a slot's way out; content when it is not open. Throws RunError when the table is not there. */
-export async function deleteOpened(plan: SlotPlan, slot: Slot): Promise<void> {
-  const target = `inet ${tableName(plan)} opened { ${element(slot)} }`;
-  // Deleting what is not there is an error to nft 1.0.6 (it has no "destroy"): added first, it is always there.
-  await run(["nft", "-f", "-"], { input: `add element ${target}\ndelete element ${target}\n` });
+/**
+ * Opens and closes ways out in the installed table, all in one transaction; content with those that are so already.
+ * Throws RunError when the table is not there.
+ */
+export async function changeOpened(plan: SlotPlan, changes: readonly EgressChange[]): Promise<void> {
+  const target = `inet ${tableName(plan)} opened`;
+  const named = (some: readonly EgressChange[]): string => braced(some.map(({ slot }) => element(slot)));
+  const closed = changes.filter(({ open }) => !open);
+  await run(["nft", "-f", "-"], {
+    // Deleting what is not there is an error to nft 1.0.6 (it has no "destroy"): added first, it is always there.
+    input: [
+      `add element ${target} ${named(changes)}`,
+      ...(closed.length === 0 ? [] : [`delete element ${target} ${named(closed)}`]),
+      "",
+    ].join("\n"),
+  });
 }
 
 /** Numbers of the slots that the installed table lets out, or undefined when there is no table. */

@@ -10,8 +10,8 @@ import { CLAIMS_DIR, type Claim, claim, claimOf, unclaim, writeClaim } from "./c
 import { allowedRange, chooseEgress, refuseClash } from "./choices.ts";
 import { foreignDrops } from "./foreign-tables.ts";
 import {
-  addOpened,
-  deleteOpened,
+  changeOpened,
+  type EgressChange,
   installTable,
   OPENED_SET,
   readOpened,
@@ -20,7 +20,7 @@ import {
 } from "./host-table.ts";
 import { makeSlot, slotExists, unmakeSlots } from "./making.ts";
 import { planSlots, type SlotNames } from "./plan.ts";
-import { SlotPool } from "./pool.ts";
+import { MOST_MAKINGS, SlotPool } from "./pool.ts";
 import { readResolvers } from "./resolvers.ts";
 import { blockUnusedAddresses, foreignRoute, readRoutes, unblockUnusedAddresses } from "./routes.ts";
 import { findSlots } from "./sweep.ts";
@@ -105,17 +105,28 @@ export function createNetwork(options: NetworkOptions): Network {
     }
   };
 
-  const openEgress = async (slot: Slot): Promise<void> => {
-    using _turn = await changes.acquire("table");
-    opened.set(slot.index, slot);
-    await changeTable(() => addOpened(plan, slot));
+  /** Ways out that the next change of the table opens and closes: those that are asked for while one is made are one. */
+  let nextChange: { readonly slots: Map<number, EgressChange>; readonly done: Promise<void> } | undefined;
+  const changeEgress = (slot: Slot, open: boolean): Promise<void> => {
+    nextChange ??= beginChange();
+    nextChange.slots.set(slot.index, { slot, open });
+    return nextChange.done;
   };
-
-  const closeEgress = async (slot: Slot): Promise<void> => {
-    using _turn = await changes.acquire("table");
-    opened.delete(slot.index);
-    await changeTable(() => deleteOpened(plan, slot));
+  const beginChange = (): NonNullable<typeof nextChange> => {
+    const slots = new Map<number, EgressChange>();
+    const makeIt = async (): Promise<void> => {
+      using _turn = await changes.acquire("table");
+      nextChange = undefined;
+      for (const [index, { slot, open }] of slots) {
+        if (open) opened.set(index, slot);
+        else opened.delete(index);
+      }
+      await changeTable(() => changeOpened(plan, [...slots.values()]));
+    };
+    return { slots, done: makeIt() };
   };
+  const openEgress = (slot: Slot): Promise<void> => changeEgress(slot, true);
+  const closeEgress = (slot: Slot): Promise<void> => changeEgress(slot, false);
 
   const openedPool = (): SlotPool => {
     if (pool === undefined) throw new Error("The network room is not open.");
@@ -181,15 +192,19 @@ export function createNetwork(options: NetworkOptions): Network {
           "removed network slots that no machine holds",
         );
       }
-      for (const index of inUse) {
-        // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
-        await mendSlot(plan.slot(index), living.get(index)).catch((error: unknown) =>
-          log.error(
-            { slot: plan.slot(index).netns, error },
-            "the network slot of a machine could not be mended",
-          ),
-        );
-      }
+      const unmended = inUse.values();
+      const mendInTurn = async (): Promise<void> => {
+        for (const index of unmended) {
+          // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
+          await mendSlot(plan.slot(index), living.get(index)).catch((error: unknown) =>
+            log.error(
+              { slot: plan.slot(index).netns, error },
+              "the network slot of a machine could not be mended",
+            ),
+          );
+        }
+      };
+      await Promise.all(Array.from({ length: MOST_MAKINGS }, mendInTurn));
       startWarnings = [
         ...choice.warnings,
         ...(egressInterface === undefined

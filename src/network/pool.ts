@@ -4,7 +4,7 @@ import type { SlotNames, SlotPlan } from "./plan.ts";
 import type { Slot } from "./types.ts";
 
 /** Making a slot waits mostly on one lock of the kernel: more at a time only makes each slower. */
-const MOST_MAKINGS = 4;
+export const MOST_MAKINGS = 4;
 
 export interface PoolOptions {
   readonly plan: SlotPlan;
