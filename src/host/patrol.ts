@@ -24,16 +24,22 @@ export class Patrol {
     this.#logs = new LogRounds(context);
   }
 
+  /** Begins with a look at everything, inside of all slots too: a start itself looks at what can be seen in no time. */
   start(intervalMs: number): void {
+    this.#turnOver("all");
     this.#timer = setInterval(() => {
       this.#checkAlive();
       this.#restarts.plan();
       void this.#logs.turn();
-      // One that takes longer than the interval is not overtaken by the next.
-      this.#turn ??= this.#makeTurn().finally(() => {
-        this.#turn = undefined;
-      });
+      this.#turnOver("some");
     }, intervalMs).unref();
+  }
+
+  /** One that takes longer than the interval is not overtaken by the next. */
+  #turnOver(look: "some" | "all"): void {
+    this.#turn ??= this.#makeTurn(look).finally(() => {
+      this.#turn = undefined;
+    });
   }
 
   /** No more turns; waits for the one that is under way. */
@@ -42,11 +48,11 @@ export class Patrol {
     await this.#turn;
   }
 
-  async #makeTurn(): Promise<void> {
+  async #makeTurn(look: "some" | "all"): Promise<void> {
     const { log } = this.#context;
     try {
       await retryAbandoned(this.#context);
-      this.#told = logMended(log, await repair(this.#context, "some"), this.#told);
+      this.#told = logMended(log, await repair(this.#context, look), this.#told);
     } catch (error) {
       log.error({ reason: messageOf(error) }, "the host could not be looked at");
     }

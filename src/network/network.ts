@@ -2,7 +2,14 @@ import type { Warning } from "../contract/health.ts";
 import type { HostItem } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
 import { KeyedMutex } from "../system/mutex.ts";
-import { daemonItems, elementItems, interiorItems, slotItems } from "./audit/inventory.ts";
+import {
+  daemonItems,
+  elementItems,
+  interiorItems,
+  looksWhole,
+  slotItems,
+  viewFromHere,
+} from "./audit/inventory.ts";
 import { listTable } from "./audit/listing.ts";
 import { mendNetwork, mendSlot, type NetworkMeans } from "./audit/mending.ts";
 import { lookInside } from "./audit/slot-interior.ts";
@@ -149,9 +156,7 @@ export function createNetwork(options: NetworkOptions): Network {
       const since = openedPool().inUse.get(index);
       if (since === undefined) return await openedPool().sweep(index);
       if (since >= quiet) throw new Error("work is under way that may have taken it");
-      const slot = plan.slot(index);
-      await closeEgress(slot);
-      openedPool().release(slot);
+      openedPool().release(plan.slot(index));
       await openedPool().settled(index);
     },
     replaceReady: (index) => openedPool().replace(index),
@@ -192,7 +197,10 @@ export function createNetwork(options: NetworkOptions): Network {
           "removed network slots that no machine holds",
         );
       }
-      const unmended = inUse.values();
+      // What can be seen from here, in no time however many there are; what is inside is looked at behind the start.
+      const here = viewFromHere();
+      const wrong = inUse.filter((index) => !looksWhole(plan.slot(index), living.get(index), here));
+      const unmended = wrong.values();
       const mendInTurn = async (): Promise<void> => {
         for (const index of unmended) {
           // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
@@ -211,7 +219,11 @@ export function createNetwork(options: NetworkOptions): Network {
           ? [noEgress()]
           : await misroutedResolvers(resolvers, egressInterface)),
       ];
-      const unmake = (slot: SlotNames): Promise<void> => unmakeSlots([slot]);
+      const unmake = async (names: SlotNames): Promise<void> => {
+        const slot = opened.get(names.index);
+        if (slot !== undefined) await closeEgress(slot);
+        await unmakeSlots([names]);
+      };
       pool = new SlotPool({ plan, size: options.poolSize, make, unmake, log }, inUse);
       undo.move();
       log.info(
@@ -235,7 +247,6 @@ export function createNetwork(options: NetworkOptions): Network {
     closeEgress,
 
     async release(slot) {
-      await closeEgress(slot);
       openedPool().release(slot);
     },
 

@@ -5,6 +5,8 @@ import type { Slot } from "./types.ts";
 
 /** Making a slot waits mostly on one lock of the kernel: more at a time only makes each slower. */
 export const MOST_MAKINGS = 4;
+/** A create that takes a ready slot has begun its guest by then. */
+const REFILL_AFTER_MS = 100;
 
 export interface PoolOptions {
   readonly plan: SlotPlan;
@@ -45,6 +47,7 @@ export class SlotPool {
   #making = 0;
   #unmaking = 0;
   #refilling = true;
+  #refill: NodeJS.Timeout | undefined;
   #closed = false;
 
   /** Begins with these numbers in use and fills itself behind the caller. */
@@ -91,8 +94,7 @@ export class SlotPool {
     const slot = this.#waiting.length === 0 ? this.#ready.shift() : undefined;
     if (slot !== undefined) {
       this.#hold(slot.index);
-      // The answer goes first: starting a process holds this thread for a millisecond.
-      setImmediate(() => this.#pump());
+      this.#pumpLater();
       return slot;
     }
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
@@ -127,7 +129,7 @@ export class SlotPool {
     const [ready] = place < 0 ? [] : this.#ready.splice(place, 1);
     if (ready !== undefined) {
       this.#hold(index);
-      setImmediate(() => this.#pump());
+      this.#pumpLater();
       return ready;
     }
     if (!this.#takeThisNumber(index)) return undefined;
@@ -202,9 +204,19 @@ export class SlotPool {
     });
   }
 
+  /**
+   * The machine that took the slot goes first: making another takes a processor for tens of milliseconds, and the pool
+   * has some left. When it has few, they are made as fast as they are taken.
+   */
+  #pumpLater(): void {
+    if (this.#ready.length * 2 < this.#options.size) setImmediate(() => this.#pump());
+    else this.#refill ??= setTimeout(() => this.#pump(), REFILL_AFTER_MS).unref();
+  }
+
   /** Refuses new holders, waits for what runs behind answers and unmakes the ready slots. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#refill);
     for (const waiter of this.#waiting.splice(0)) waiter.fail(closedError());
     while (this.#background.size > 0) await Promise.all(this.#background);
     for (const slot of this.#ready.splice(0)) await this.#options.unmake(slot);
@@ -212,6 +224,8 @@ export class SlotPool {
 
   /** Starts as many makings as waiters and the pool want; turns waiters away that no slot can come for. */
   #pump(): void {
+    clearTimeout(this.#refill);
+    this.#refill = undefined;
     while (this.#making < MOST_MAKINGS && this.#wanted() > this.#making) {
       const index = this.#takeNumber();
       if (index === undefined) {

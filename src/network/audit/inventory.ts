@@ -78,13 +78,14 @@ export function daemonItems(facts: NetworkFacts, listing: Listing | undefined): 
 }
 
 /** Elements of the set `opened`, as the table has them and as it should. Without a table nothing is said of them. */
-export function elementItems({ plan, opened }: NetworkFacts, listing: Listing | undefined): HostItem[] {
+export function elementItems({ plan, opened, pool }: NetworkFacts, listing: Listing | undefined): HostItem[] {
   if (listing === undefined) return [];
   const there = new Set(listing.elements);
   const item = (index: number, status: HostItem["status"]): HostItem => ({
     resource: "nftables",
     name: `element ${plan.names(index).host_device} of the set opened`,
-    holder: { of: "slot", index },
+    // Of a slot that was given back it goes with the rest.
+    holder: pool.moving.has(index) ? { of: "pool" } : { of: "slot", index },
     status,
   });
   const items: HostItem[] = [];
@@ -111,7 +112,7 @@ export function elementItems({ plan, opened }: NetworkFacts, listing: Listing | 
 export function slotItems(facts: NetworkFacts, held: readonly HeldSlot[], quiet: Quiet): HostItem[] {
   const { plan, pool, opened } = facts;
   const byIndex = new Map(held.map((slot) => [slot.index, slot]));
-  const here = { links: linksOf("self") ?? new Set<string>(), routes: routesHere() };
+  const here = viewFromHere();
   const there = findSlots(plan).map(({ index }) => index);
   const indices = new Set([...there, ...byIndex.keys(), ...pool.ready, ...pool.inUse.keys()]);
   return [...indices].flatMap((index): HostItem[] => {
@@ -144,12 +145,7 @@ export function slotItems(facts: NetworkFacts, held: readonly HeldSlot[], quiet:
 }
 
 /** The parts of one slot that can be seen from here. */
-function placeItems(
-  slot: Slot,
-  holder: HostItem["holder"],
-  here: { readonly links: ReadonlySet<string>; readonly routes: ReadonlySet<string> },
-  pid?: number,
-): HostItem[] {
+function placeItems(slot: Slot, holder: HostItem["holder"], here: HereView, pid?: number): HostItem[] {
   const { netns, netns_path, host_device, host_address, tap_device } = slot;
   const items: HostItem[] = [];
   const add = (resource: HostItem["resource"], name: string, wrong?: string): void => {
@@ -188,6 +184,23 @@ function placeItems(
   if (links.has(tap_device) && holdsLostTap(pid))
     add("link", `${tap_device} of the VMM in ${netns}`, LOST_TAP);
   return items;
+}
+
+/** True when nothing of a slot that a record holds is missing or altered, as far as it can be seen from here. `pid`: its VMM. */
+export function looksWhole(slot: Slot, pid: number | undefined, here: HereView): boolean {
+  return placeItems(slot, { of: "slot", index: slot.index }, here, pid).every(
+    ({ status }) => status === "ok",
+  );
+}
+
+/** Links and routes of this namespace, read once for many slots. */
+export function viewFromHere(): HereView {
+  return { links: linksOf("self") ?? new Set<string>(), routes: routesHere() };
+}
+
+interface HereView {
+  readonly links: ReadonlySet<string>;
+  readonly routes: ReadonlySet<string>;
 }
 
 /** What no repair can change: a VMM opens its tap once. */

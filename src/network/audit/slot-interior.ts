@@ -3,8 +3,10 @@ import { SLOT_TABLE } from "../slot-rules.ts";
 import { GUEST_NETWORK, type Slot } from "../types.ts";
 import { readListing } from "./listing.ts";
 
-/** Four programs for each slot; a host with a hundred machines takes a second or so. */
+/** Four programs for each slot: a batch takes a second or so. */
 const LOOK_TIMEOUT_MS = 60_000;
+/** A slot tells some kilobytes, and a subprocess may tell a few megabytes. */
+const LOOK_BATCH = 64;
 
 /** Settings inside of a slot, as making.ts sets them. */
 const SYSCTLS: Readonly<Record<string, string>> = {
@@ -61,17 +63,19 @@ export interface InteriorProblem {
   readonly detail?: string;
 }
 
-/** Looks into slots, by one subprocess for all of them. A slot that vanishes meanwhile is left out. */
+/** Looks into slots, by one subprocess for each batch of them. A slot that vanishes meanwhile is left out. */
 export async function lookInside(slots: readonly Slot[]): Promise<ReadonlyMap<number, Interior>> {
   const found = new Map<number, Interior>();
-  if (slots.length === 0) return found;
-  const paths = slots.map(({ netns_path }) => netns_path);
-  const { stdout } = await run(["sh", "-c", LOOK, "look", ...paths], { timeoutMs: LOOK_TIMEOUT_MS });
-  const parts = stdout.split(/^slot /m).slice(1);
-  for (const part of parts) {
-    const slot = slots.find(({ netns_path }) => part.startsWith(`${netns_path}\n`));
-    const interior = slot === undefined ? undefined : parseInterior(slot, part.slice(slot.netns_path.length));
-    if (slot !== undefined && interior !== undefined) found.set(slot.index, interior);
+  for (let start = 0; start < slots.length; start += LOOK_BATCH) {
+    const batch = slots.slice(start, start + LOOK_BATCH);
+    const paths = batch.map(({ netns_path }) => netns_path);
+    const { stdout } = await run(["sh", "-c", LOOK, "look", ...paths], { timeoutMs: LOOK_TIMEOUT_MS });
+    for (const part of stdout.split(/^slot /m).slice(1)) {
+      const slot = batch.find(({ netns_path }) => part.startsWith(`${netns_path}\n`));
+      const interior =
+        slot === undefined ? undefined : parseInterior(slot, part.slice(slot.netns_path.length));
+      if (slot !== undefined && interior !== undefined) found.set(slot.index, interior);
+    }
   }
   return found;
 }
