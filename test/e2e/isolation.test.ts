@@ -171,6 +171,7 @@ test("ten machines at once reach the outside, and neither each other nor the hos
       await t.test("a restart puts the rules back that somebody changed", async () => {
         await world.endDaemon();
         await world.startDaemon();
+        await world.waitAuditClean();
         assert.ok(await isDenied(world, one, two.runtime_host ?? "", 22));
         assert.ok(await reaches(world, one, public_address, 443));
       });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import type { Machine } from "../../src/contract/machine.ts";
-import { type Lab, startLab } from "./lab.ts";
+import { type Lab, LabFroze, startLab } from "./lab.ts";
 import { realPair } from "./payload.ts";
 import { withMemory } from "./memory.ts";
 import { Service } from "./service.ts";
@@ -16,9 +16,24 @@ const PAIR = {
   JAILER_BINARY_PATH: "/lab/pair/jailer",
 } as const;
 const MIB = 1024 * 1024;
+const TIME_MS = { short: 1_500_000, full: 3_600_000 } as const;
 const skip = process.getuid?.() === 0 ? false : "needs root";
 
-test("the daemon as a service of a whole host", { skip, timeout: 1_800_000 }, async (t) => {
+test("the daemon as a service of a whole host", {
+  skip,
+  timeout: part === "short" ? TIME_MS.short : TIME_MS.full,
+}, async (t) => {
+  try {
+    await inLab(t);
+  } catch (error) {
+    // An emulated host with emulated virtualisation can stand still: another one is taken, once.
+    if (!(error instanceof LabFroze)) throw error;
+    t.diagnostic(`${error.message}\nanother lab is taken`);
+    await inLab(t);
+  }
+});
+
+async function inLab(t: TestContext): Promise<void> {
   await using lab = await startLab({ imageDir: IMAGE_DIR, pair: part === "short" ? undefined : pair });
   t.diagnostic(`booted: ${await lab.print("systemd-analyze | head -n 1")}`);
   const service = await Service.install(lab);
@@ -27,32 +42,35 @@ test("the daemon as a service of a whole host", { skip, timeout: 1_800_000 }, as
     if (part === "full") await withSnapshotsAndRestarts(t, lab, service);
     if (part !== "short") await onRealPair(t, lab, service);
   } catch (error) {
-    process.stderr.write(`${await service.journal()}\n`);
+    if (!(error instanceof LabFroze)) process.stderr.write(`${await service.journal().catch(String)}\n`);
     throw error;
   }
-});
+}
 
 async function onStandIns(t: TestContext, lab: Lab, service: Service): Promise<void> {
   let machine: Machine | undefined;
-  await step(t, "systemd starts it, and it serves", async () => {
+  await step(t, lab, "systemd starts it, and it serves", async () => {
     await service.control("start");
     const health = await service.waitServing();
     assert.equal(health.ok, true);
     assert.match(health.vmm.name, /stand-in|qemu/);
   });
-  await step(t, "a created machine answers over SSH as the one it was made to be", async () => {
+  await step(t, lab, "a created machine answers over SSH as the one it was made to be", async () => {
     machine = await service.create("one");
     const seen = await service.inGuest(machine, "hostname; cat /etc/machine-id");
     assert.equal(seen, `one\n${machine.guest_machine_id}`);
   });
-  await step(t, "it runs under KVM, in a cgroup outside of the service's", async () => {
+  await step(t, lab, "it runs under KVM, in a cgroup outside of the service's", async () => {
     assert.ok(machine?.vmm);
     await assertUnderKvm(lab, machine.vmm.pid);
     await assertOwnCgroup(lab, machine.vmm);
   });
-  await step(t, "the journal has one JSON object a line, each with its priority", () => assertJournal(lab));
+  await step(t, lab, "the journal has one JSON object a line, each with its priority", () =>
+    assertJournal(lab),
+  );
   await step(
     t,
+    lab,
     "the host holds what the state says, and nothing of the machine once it is deleted",
     async () => {
       assert.ok(machine);
@@ -65,7 +83,7 @@ async function onStandIns(t: TestContext, lab: Lab, service: Service): Promise<v
 }
 
 async function withSnapshotsAndRestarts(t: TestContext, lab: Lab, service: Service): Promise<void> {
-  await step(t, "machines live on through a restart of the service, which takes them over", async () => {
+  await step(t, lab, "machines live on through a restart of the service, which takes them over", async () => {
     const one = await service.create("one");
     assert.ok(one.vmm);
     const [daemon, booted] = await Promise.all([
@@ -90,7 +108,7 @@ async function withSnapshotsAndRestarts(t: TestContext, lab: Lab, service: Servi
       "the same boot of the guest, with its process",
     );
   });
-  await step(t, "a daemon that is killed is started again by systemd, and takes over too", async () => {
+  await step(t, lab, "a daemon that is killed is started again by systemd, and takes over too", async () => {
     const before = await lab.print("systemctl show -p MainPID --value computer-host");
     await lab.run(`kill -KILL ${before}`);
     await service.waitServing();
@@ -98,24 +116,30 @@ async function withSnapshotsAndRestarts(t: TestContext, lab: Lab, service: Servi
     assert.equal(machine.phase, "running");
     assert.equal(await lab.print("systemctl show -p NRestarts --value computer-host"), "1");
   });
-  await step(t, "a snapshot of it becomes another machine with the file and its own identity", async () => {
-    const { machine: one } = await service.expect(200, "GET", "/machines/one");
-    await service.inGuest(one, "echo kept >/root/note");
-    await service.expect(201, "POST", "/machines/one/snapshots", { snapshot_id: "note" });
-    const { machine: two } = await service.expect(201, "POST", "/snapshots/note/restore", {
-      machine_id: "two",
-      memory_mib: 256,
-      guest_config: { authorized_keys: [service.publicKey] },
-    });
-    assert.equal(
-      await service.inGuest(two, "cat /root/note; hostname; cat /etc/machine-id"),
-      `kept\ntwo\n${two.guest_machine_id}`,
-    );
-    assert.notEqual(two.guest_machine_id, one.guest_machine_id);
-    assert.equal(await service.inGuest(one, "hostname"), "one");
-  });
   await step(
     t,
+    lab,
+    "a snapshot of it becomes another machine with the file and its own identity",
+    async () => {
+      const { machine: one } = await service.expect(200, "GET", "/machines/one");
+      await service.inGuest(one, "echo kept >/root/note");
+      await service.expect(201, "POST", "/machines/one/snapshots", { snapshot_id: "note" });
+      const { machine: two } = await service.expect(201, "POST", "/snapshots/note/restore", {
+        machine_id: "two",
+        memory_mib: 256,
+        guest_config: { authorized_keys: [service.publicKey] },
+      });
+      assert.equal(
+        await service.inGuest(two, "cat /root/note; hostname; cat /etc/machine-id"),
+        `kept\ntwo\n${two.guest_machine_id}`,
+      );
+      assert.notEqual(two.guest_machine_id, one.guest_machine_id);
+      assert.equal(await service.inGuest(one, "hostname"), "one");
+    },
+  );
+  await step(
+    t,
+    lab,
     "a stopped service leaves the guests running, and they are deleted after its next start",
     async () => {
       const { machines } = await service.expect(200, "GET", "/machines");
@@ -180,23 +204,28 @@ async function onRealPair(t: TestContext, lab: Lab, service: Service): Promise<v
 
 /** What only a VMM of its own kind can show: a limit on the disk that the guest feels, and what the check says of a real host. */
 async function withLimits(t: TestContext, lab: Lab, service: Service): Promise<void> {
-  await step(t, "a rate limit on the disk holds the guest back, and one without it is faster", async () => {
-    const limited = { disk: { bandwidth: { size: 2 * MIB, refill_time_ms: 1000 } } };
-    const writes = async (id: string, body: object): Promise<number> => {
-      const machine = await service.create(id, body);
-      const text = await service.inGuest(
-        machine,
-        "sync; s=$(date +%s%N); dd if=/dev/zero of=/root/f bs=1M count=16 oflag=direct 2>/dev/null; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))",
-      );
-      await service.expect(204, "DELETE", `/machines/${id}`);
-      return Number(text);
-    };
-    const slow = await writes("slow", { rate_limits: limited });
-    const fast = await writes("fast", {});
-    t.diagnostic(`16 MiB: ${slow} ms under a limit of 2 MiB/s, ${fast} ms without`);
-    assert.ok(slow > 5000 && slow > 2 * fast, `${slow} ms limited, ${fast} ms not`);
-  });
-  await step(t, "the check says what it thinks of this host", async () => {
+  await step(
+    t,
+    lab,
+    "a rate limit on the disk holds the guest back, and one without it is faster",
+    async () => {
+      const limited = { disk: { bandwidth: { size: 2 * MIB, refill_time_ms: 1000 } } };
+      const writes = async (id: string, body: object): Promise<number> => {
+        const machine = await service.create(id, body);
+        const text = await service.inGuest(
+          machine,
+          "sync; s=$(date +%s%N); dd if=/dev/zero of=/root/f bs=1M count=16 oflag=direct 2>/dev/null; e=$(date +%s%N); echo $(( (e - s) / 1000000 ))",
+        );
+        await service.expect(204, "DELETE", `/machines/${id}`);
+        return Number(text);
+      };
+      const slow = await writes("slow", { rate_limits: limited });
+      const fast = await writes("fast", {});
+      t.diagnostic(`16 MiB: ${slow} ms under a limit of 2 MiB/s, ${fast} ms without`);
+      assert.ok(slow > 5000 && slow > 2 * fast, `${slow} ms limited, ${fast} ms not`);
+    },
+  );
+  await step(t, lab, "the check says what it thinks of this host", async () => {
     const said = await lab.print(
       "set -a; . /etc/computer-host/computer-host.env; /opt/computer-host/computer-host --check",
       { okCodes: [0, 1] },

@@ -25,6 +25,9 @@ export interface CommandOptions {
   readonly input?: string;
 }
 
+/** The host in the VM answers no more although its QEMU runs: an emulator's fault, not that of anything tried in it. */
+export class LabFroze extends Error {}
+
 /** A whole small host of its own: Debian with systemd, cgroup v2 and KVM, in a VM. `/lab` is what it was given. */
 export class Lab implements AsyncDisposable {
   readonly folder: string;
@@ -48,6 +51,8 @@ export class Lab implements AsyncDisposable {
         "-o",
         "ControlPersist=600",
       ],
+      // A host that froze is told from one that is slow: the connection ends after a minute and a half of silence.
+      ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=6"],
       ["-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1"],
     ].flat();
   }
@@ -60,6 +65,24 @@ export class Lab implements AsyncDisposable {
   /** What a command printed, trimmed. */
   async print(command: string, options: CommandOptions = {}): Promise<string> {
     return (await this.run(command, options)).stdout.trim();
+  }
+
+  /** Throws `LabFroze` when QEMU runs, and yet no new connection is answered in three tries of a minute each. */
+  async assertAwake(): Promise<void> {
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      if (this.#vm.ended !== undefined) return;
+      const alone = ["-o", "ControlPath=none", ...this.#ssh];
+      try {
+        await run(["ssh", ...alone, "true"], { timeoutMs: 60_000 });
+        return;
+      } catch (error) {
+        if (!(error instanceof RunError)) throw error;
+      }
+    }
+    if (this.#vm.ended !== undefined) return;
+    throw new LabFroze(
+      `the lab's VM answers no more:\n${await this.#vm.whereabouts()}\n${await this.lastWords()}`,
+    );
   }
 
   /** The end of the VM's console. */

@@ -42,6 +42,7 @@ export async function withMemory(t: TestContext, lab: Lab, service: Service, pre
 
   await step(
     t,
+    lab,
     `${prefix}: a guest asks its metadata service who it is, and needs a token for that`,
     async () => {
       source = await service.create(id("source"), { track_dirty_pages: true });
@@ -51,7 +52,7 @@ export async function withMemory(t: TestContext, lab: Lab, service: Service, pre
       assert.equal(name?.trim(), id("source"));
     },
   );
-  await step(t, `${prefix}: two live restores of it at once are two others, both going on`, async () => {
+  await step(t, lab, `${prefix}: two live restores of it at once are two others, both going on`, async () => {
     assert.ok(source);
     const { snapshot } = await service.expect(201, "POST", `/machines/${source.id}/snapshots`, {
       snapshot_id: id("full"),
@@ -91,7 +92,7 @@ export async function withMemory(t: TestContext, lab: Lab, service: Service, pre
     }
     await service.assertMatchesState();
   });
-  await step(t, `${prefix}: a diff merged with its base, woken after the base is gone`, async () => {
+  await step(t, lab, `${prefix}: a diff merged with its base, woken after the base is gone`, async () => {
     assert.ok(source);
     await service.inGuest(source, "echo later >/run/note");
     await service.expect(201, "POST", `/machines/${source.id}/snapshots`, {
@@ -103,7 +104,7 @@ export async function withMemory(t: TestContext, lab: Lab, service: Service, pre
     assert.equal(await service.inGuest(third, "cat /run/note"), "later");
     twins.push(third);
   });
-  await step(t, `${prefix}: a fork of two, the source running on`, async () => {
+  await step(t, lab, `${prefix}: a fork of two, the source running on`, async () => {
     assert.ok(source);
     const { machines } = await service.expect(201, "POST", `/machines/${source.id}/fork`, {
       count: 2,
@@ -122,6 +123,7 @@ export async function withMemory(t: TestContext, lab: Lab, service: Service, pre
   });
   await step(
     t,
+    lab,
     `${prefix}: woken machines outlive their daemon, and leave nothing when they are deleted`,
     async () => {
       await lab.run("kill -KILL $(systemctl show -p MainPID --value computer-host)");

@@ -4,16 +4,17 @@ import assert from "node:assert/strict";
 import type { Machine } from "../../src/contract/machine.ts";
 import type { Lab } from "./lab.ts";
 
-/** A subtest whose failure ends the whole test: what comes after builds on it. */
-export async function step(t: TestContext, name: string, body: () => Promise<void>): Promise<void> {
+/**
+ * A subtest whose failure ends the whole test: what comes after builds on it. It is reported once its body has ended;
+ * in a lab that froze it proves nothing either way: `LabFroze` is thrown and nothing reported.
+ */
+export async function step(t: TestContext, lab: Lab, name: string, body: () => Promise<void>): Promise<void> {
+  const began = performance.now();
   const thrown: unknown[] = [];
-  await t.test(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      thrown.push(error);
-      throw error;
-    }
+  await body().catch((error: unknown) => thrown.push(error));
+  if (thrown.length > 0) await lab.assertAwake();
+  await t.test(`${name} (${((performance.now() - began) / 1000).toFixed(1)} s)`, () => {
+    if (thrown.length > 0) throw thrown[0];
   });
   if (thrown.length > 0) throw new Error(`${name}: failed, and the rest was not tried`, { cause: thrown[0] });
 }

@@ -270,6 +270,16 @@ export class World implements AsyncDisposable {
     assert.deepEqual(wrong, []);
   }
 
+  /** The same, as soon as what the daemon mends behind its start is mended: for at most half a minute. */
+  async waitAuditClean(): Promise<void> {
+    for (const end = performance.now() + 30_000; performance.now() < end; ) {
+      const { body } = await this.get("/audit");
+      if ((body.items as AuditItem[]).every((item) => item.status === "ok")) return;
+      await sleep(200);
+    }
+    await this.assertAuditClean();
+  }
+
   /** Deletes every machine and snapshot and asks the oracle; then ends the daemon and asks it again. */
   async assertLeavesNothing(): Promise<void> {
     const { body } = await this.get("/machines");
