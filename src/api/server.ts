@@ -29,7 +29,7 @@ import { VERSION } from "../version.ts";
 import type { App } from "./app.ts";
 import { readBodies } from "./bodies.ts";
 import { toAnswer, toAppError } from "./errors.ts";
-import { answerMalformed, answerUnroutable } from "./malformed.ts";
+import { answerMalformed, answerUnroutable, tameServer } from "./malformed.ts";
 import { addRoutes } from "./routes.ts";
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -48,6 +48,8 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: "request_id" }),
     bodyLimit: BODY_LIMIT_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Node refuses such a request without a word; nothing here goes by the host.
+    http: { requireHostHeader: false },
     exposeHeadRoutes: false,
     genReqId: () => crypto.randomUUID(),
     forceCloseConnections: "idle",
@@ -61,6 +63,7 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
       customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false },
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
+  tameServer(app.server);
   readBodies(app);
 
   await app.register(swagger, {
