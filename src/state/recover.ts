@@ -81,8 +81,13 @@ async function continueJournal(
       { path: paths.journal, bytes: journal.tornBytes },
       "the last line of the journal was cut off before it was acknowledged: it is dropped",
     );
-    await file.truncate(journal.goodBytes);
-    await file.datasync();
+    try {
+      await file.truncate(journal.goodBytes);
+      await file.datasync();
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
   }
   return { file, length: journal.goodBytes };
 }

@@ -24,6 +24,9 @@ interface Waiter {
 
 const FOLD_AFTER = { bytes: 1024 * 1024, lines: 4096 };
 
+/** How long after a failure what must succeed first is tried again, when no commit comes before. */
+const PAY_AFTER_MS = 1000;
+
 /**
  * Opens the state in `dir`, or begins an empty one. Throws a plain Error whose sentence says what to do when the files
  * are damaged, cut short or newer; they are never overwritten then. One process at a time: the caller holds the root's lock.
@@ -55,8 +58,9 @@ class Store implements StateStore {
   #foldsFailed = 0;
   #queue: Waiter[] = [];
   #writing: Promise<void> | undefined;
-  /** Set when the journal may hold something else than we think: nothing more is written then. */
-  #broken: unknown;
+  /** What failed and must succeed before anything more is written: until then the journal may hold something else than we think. */
+  #owed: (() => Promise<void>) | undefined;
+  #payTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(
@@ -104,7 +108,9 @@ class Store implements StateStore {
     if (this.#closed) return;
     this.#closed = true;
     await this.#writing;
-    if (this.#lines > 0 && this.#broken === undefined) await this.fold();
+    await this.#payOwed();
+    clearTimeout(this.#payTimer);
+    if (this.#lines > 0 && this.#owed === undefined) await this.fold();
     await this.#file.close();
   }
 
@@ -112,6 +118,7 @@ class Store implements StateStore {
   async #writeQueue(): Promise<void> {
     // Commits of the same turn of the event loop join the first line.
     await Promise.resolve();
+    if (this.#queue.length === 0) await this.#payOwed();
     while (this.#queue.length > 0) {
       const batch = this.#queue;
       this.#queue = [];
@@ -127,13 +134,8 @@ class Store implements StateStore {
 
   /** Appends one line. Returns the error, after which neither file nor memory hold anything of it. */
   async #append(changes: readonly Change[]): Promise<AppError | undefined> {
-    if (this.#broken !== undefined) {
-      return new AppError(
-        "internal",
-        "The state can no longer be written; look at the disk and restart the daemon.",
-        { cause: this.#broken },
-      );
-    }
+    const unpaid = await this.#payOwed();
+    if (unpaid !== undefined) return unpaid;
     const line = Buffer.from(encodeLine({ seq: this.#seq + 1, changes }));
     try {
       await this.#file.write(line, this.#length);
@@ -149,14 +151,40 @@ class Store implements StateStore {
     return undefined;
   }
 
+  /** Does what failed before and must succeed first. Returns the error when it fails again; then it is tried a second later. */
+  async #payOwed(): Promise<AppError | undefined> {
+    try {
+      await this.#owed?.();
+      this.#owed = undefined;
+      return undefined;
+    } catch (error) {
+      this.#payLater();
+      return writeError(error);
+    }
+  }
+
+  #payLater(): void {
+    this.#payTimer ??= setTimeout(() => {
+      this.#payTimer = undefined;
+      this.#writing ??= this.#writeQueue();
+    }, PAY_AFTER_MS).unref();
+  }
+
   /** Removes the half line of a failed append. What stood before it was synced before, so that this is enough. */
   async #cutBack(): Promise<void> {
-    try {
+    const cut = async (): Promise<void> => {
       await this.#file.truncate(this.#length);
       await this.#file.datasync();
+    };
+    try {
+      await cut();
     } catch (error) {
-      this.#broken = error;
-      this.#log.error({ err: error }, "the journal could not be cut back after a failed write");
+      this.#owed = cut;
+      this.#payLater();
+      this.#log.error(
+        { err: error },
+        "the journal could not be cut back after a failed write: it is tried again, and first",
+      );
     }
   }
 
@@ -183,12 +211,17 @@ class Store implements StateStore {
       );
       return;
     }
+    const sync = (): Promise<void> => this.#disk.syncDirectory(this.#paths.dir);
     try {
-      await this.#disk.syncDirectory(this.#paths.dir);
+      await sync();
     } catch (error) {
       // After power loss the name may stand for the old journal, without what would be written from here on.
-      this.#broken = error;
-      this.#log.error({ err: error }, "the new journal could not be made durable");
+      this.#owed = sync;
+      this.#payLater();
+      this.#log.error(
+        { err: error },
+        "the new journal could not be made durable: it is tried again, and first",
+      );
     }
     await old.close();
   }

@@ -32,8 +32,14 @@ export async function openForWriting(path: string): Promise<FileHandle> {
 /** Makes a new file with exactly `mode`, whatever the umask. Throws EEXIST when the name is taken, by a link too. */
 export async function createFile(path: string, mode: number): Promise<FileHandle> {
   const handle = await open(path, CREATE, 0o600);
-  await handle.chmod(mode);
-  return handle;
+  try {
+    await handle.chmod(mode);
+    return handle;
+  } catch (error) {
+    // One that nobody closes ends the whole process when its memory is collected.
+    await handle.close();
+    throw error;
+  }
 }
 
 /** Gives a file an owner and a mode, by its descriptor. */

@@ -5,7 +5,8 @@
  *
  * FAULTS names a JSON file with `{ "at": n, "phase": "before" | "after" }`, or `{}` for a survey; it is read when the
  * daemon gets SIGUSR2, and at its start when it also says `"from": "start"`. From then on the effects are counted, and
- * the n-th is the daemon's last. FAULTS_LOG is a file to which each effect is written as a line: number and name.
+ * the n-th is the daemon's last. With `"fail": "ENOSPC"` (or another code) it lives on, and the n-th effect fails with it
+ * instead of happening, or with `"lasting": true` each from the n-th on until the next plan. FAULTS_LOG is a file to which each effect is written as a line: number and name.
  */
 import childProcess, { type ChildProcess } from "node:child_process";
 import fs from "node:fs";
@@ -17,6 +18,8 @@ interface Plan {
   readonly at?: number;
   readonly phase?: "before" | "after";
   readonly from?: "start";
+  readonly fail?: string;
+  readonly lasting?: boolean;
 }
 
 type Callable = (this: unknown, ...parameters: never[]) => unknown;
@@ -38,13 +41,29 @@ function arm(onlyFromStart: boolean): void {
   plan = read;
 }
 
-/** One more effect is about to happen. Returns what is to be called once it has. */
-function effect(name: string): () => void {
+/** What the system says where an effect fails. */
+const SAID: Readonly<Record<string, string>> = {
+  ENOSPC: "No space left on device",
+  EDQUOT: "Disk quota exceeded",
+  EIO: "Input/output error",
+};
+
+/** The code with which effect `number` is to fail. */
+function failureOf(number: number): string | undefined {
+  if (plan?.fail === undefined || plan.at === undefined) return undefined;
+  return plan.at === number || (plan.lasting === true && number > plan.at) ? plan.fail : undefined;
+}
+
+/** One more effect is about to happen. Returns what is to be called once it has. Throws where it is to fail. */
+function effect(name: string, canFail = true): () => void {
   if (plan === undefined) return () => {};
   count += 1;
   const number = count;
   real.writeSync(log, `${number} ${name}\n`);
-  if (plan.at !== number) return () => {};
+  const code = failureOf(number);
+  if (code !== undefined && canFail)
+    throw Object.assign(new Error(`${code}: ${SAID[code]}, ${name}`), { code, syscall: name.split(" ")[0] });
+  if (plan.fail !== undefined || plan.at !== number) return () => {};
   if (plan.phase === "before") die();
   return die;
 }
@@ -66,7 +85,14 @@ function wrap(
   if (typeof original !== "function") throw new TypeError(`there is no ${label}`);
   const wrapped = function (this: unknown, ...parameters: unknown[]): unknown {
     if (!counts(parameters)) return Reflect.apply(original, this, parameters);
-    const after = effect(`${label} ${describe(parameters[0])}`);
+    const name = `${label} ${describe(parameters[0])}`;
+    let after: () => void;
+    try {
+      after = effect(name, label !== "kill");
+    } catch (error) {
+      if (label.endsWith("Sync")) throw error;
+      return Promise.reject(error);
+    }
     const result: unknown = Reflect.apply(original, this, parameters);
     if (!(result instanceof Promise)) {
       after();
@@ -125,8 +151,15 @@ wrap(process, "kill", "kill", ([, signal]) => signal !== 0);
 
 const { spawn } = childProcess;
 childProcess.spawn = ((...parameters: Parameters<typeof spawn>): ChildProcess => {
-  const [file, args] = parameters;
-  const after = effect(`spawn ${[file, ...(Array.isArray(args) ? args : [])].join(" ").slice(0, 80)}`);
+  const [file, args, options] = parameters;
+  let after = (): void => {};
+  try {
+    after = effect(`spawn ${[file, ...(Array.isArray(args) ? args : [])].join(" ").slice(0, 80)}`);
+  } catch (error) {
+    // A program that meets the fault says so and ends.
+    const said = `echo "${file}: ${SAID[String(Reflect.get(Object(error), "code"))]}" >&2; exit 1`;
+    return Reflect.apply(spawn, childProcess, ["sh", ["-c", said], options ?? {}]);
+  }
   const child: ChildProcess = Reflect.apply(spawn, childProcess, parameters);
   // The first listener: nobody of the daemon has heard of the end yet.
   child.once("exit", after);
@@ -144,7 +177,7 @@ net.connect = ((...parameters: Parameters<typeof connect>) => {
   socket.write = ((...written: Parameters<typeof write>) => {
     const line = String(written[0]).split("\r\n")[0] ?? "";
     if (!/^(PUT|PATCH) /.test(line)) return Reflect.apply(write, undefined, written);
-    const after = effect(`vmm ${line.replace(" HTTP/1.1", "")}`);
+    const after = effect(`vmm ${line.replace(" HTTP/1.1", "")}`, false);
     const read = socket.read.bind(socket);
     // Not a listener for data, which would take the bytes from whoever reads them.
     socket.read = ((size?: number): unknown => {

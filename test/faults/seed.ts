@@ -7,6 +7,13 @@ export interface Random {
   draw<Item>(items: readonly Item[], count: number): Item[];
 }
 
+/** How many of each kind are tried: FAULTS says `full` for all of them, or a number; otherwise few. */
+export function drawnOfEach(few: number): number {
+  const asked = process.env["FAULTS"];
+  if (asked === "full") return Number.POSITIVE_INFINITY;
+  return asked === undefined || !/^\d+$/.test(asked) ? few : Number(asked);
+}
+
 /** Numbers that look random and follow from SEED, which is drawn and told where it is not given. */
 export function seeded(t: TestContext): Random {
   const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));

@@ -98,16 +98,36 @@ for (const [operation, code, expected] of [
   });
 }
 
-test("when a half line cannot be cut off, nothing more is written behind it", async () => {
+test("a half line that cannot be cut off is cut off before anything more is written", async () => {
   const disk = new MemoryDisk();
   const store = await at(disk);
   await store.commit(putOperation("kept"));
+  const whole = disk.content(`${dir}/journal`)?.length;
   disk.fault = (operation) => (operation === "sync" || operation === "truncate" ? failure("EIO") : undefined);
   await assert.rejects(store.commit(putOperation("lost")), { code: "internal" });
+  const withHalf = disk.content(`${dir}/journal`)?.length;
+  assert.ok(Number(withHalf) > Number(whole));
+  await assert.rejects(store.commit(putOperation("more")), { code: "internal" });
+  assert.equal(disk.content(`${dir}/journal`)?.length, withHalf, "nothing was written behind it");
   disk.fault = undefined;
-  await assert.rejects(store.commit(putOperation("more")), /can no longer be written/);
-  await store.close();
-  assert.deepEqual([...store.state.operations.keys()], ["kept"]);
+  await store.commit(putOperation("next"));
+  assert.deepEqual([...store.state.operations.keys()], ["kept", "next"]);
+  const again = await at(disk);
+  assert.deepEqual([...again.state.operations.keys()], ["kept", "next"]);
+});
+
+test("a new journal whose name is not durable gets nothing more before it is", async () => {
+  const disk = new MemoryDisk();
+  const store = await at(disk, { bytes: 1024 * 1024, lines: 3 });
+  let folder: Error | undefined;
+  disk.fault = (operation, path) => (operation === "sync" && path === dir ? folder : undefined);
+  folder = failure("EIO");
+  for (let index = 0; index < 3; index += 1)
+    await store.commit(putOperation(`o${index}`)).catch(() => undefined);
+  folder = undefined;
+  await store.commit(putOperation("next"));
+  const again = await at(disk);
+  assert.equal(again.state.operations.has("next"), true);
 });
 
 test("a malformed change is refused before it is written", async () => {
