@@ -8,12 +8,15 @@ import type { JailFile } from "./types.ts";
  *
  * The jail belongs to the VMM's user, who may have put anything in the place of a name. A hard link is made only where
  * nothing is, and neither making nor removing one follows a link in the last part of its path; the folders above belong
- * to root. Throws `vmm_failed` when something is in the way, `disk_full`.
+ * to root. What is there by the name goes first, unless it is a folder. Throws `vmm_failed` when something is in the way,
+ * `disk_full`.
  */
 export async function lend(root: string, files: readonly JailFile[]): Promise<AsyncDisposable> {
   await using undo = new AsyncDisposableStack();
   for (const { source, path } of files) {
     try {
+      // A loan that could not be taken back, or that a killed daemon left, must not keep later ones from being made.
+      await takeBack(root, path);
       await link(source, join(root, path));
     } catch (cause) {
       if (errnoOf(cause) === "EEXIST")
