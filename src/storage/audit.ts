@@ -1,10 +1,10 @@
 import type { Stats } from "node:fs";
-import { lstat, readdir, rm } from "node:fs/promises";
+import { lstat, readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { errnoOf, messageOf } from "../contract/errors.ts";
 import { isId, machineId, snapshotId } from "../contract/ids.ts";
 import type { HostItem, Mended, Quiet } from "../model/inventory.ts";
-import { removeTree } from "../system/files.ts";
+import { removeTrash, removeTree } from "../system/files.ts";
 import type { Layout } from "./layout.ts";
 import { setOwner } from "./owned-file.ts";
 import type { KnownFiles, KnownMachine } from "./types.ts";
@@ -147,7 +147,7 @@ function wayOf(
     const mend = async (): Promise<void> => {
       const isTaken = holder.of === "work" && ((await lookAt(name))?.ctimeMs ?? 0) >= quiet;
       if (isTaken) throw new Error("somebody works on it by now");
-      if (name.startsWith(`${layout.trash}/`)) await rm(name, { recursive: true, force: true });
+      if (name.startsWith(`${layout.trash}/`)) await removeTrash(name, layout.trash);
       else await removeTree(name, layout.trash);
     };
     return { action: "removed", mend };

@@ -2,6 +2,7 @@ import { chmod, link, lstat, mkdir, readFile, readdir, realpath, rm, writeFile }
 import { isAbsolute, join } from "node:path";
 import { messageOf } from "../contract/errors.ts";
 import { reflink } from "./clone.ts";
+import { removeTrash } from "../system/files.ts";
 import type { Layout } from "./layout.ts";
 import type { CloneMode } from "./types.ts";
 
@@ -73,7 +74,7 @@ async function makeFolder(path: string): Promise<void> {
 }
 
 async function empty(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) await rm(join(folder, name), { recursive: true, force: true });
+  for (const name of await readdir(folder)) await removeTrash(join(folder, name), folder);
 }
 
 /** Tries by doing: a file in staging is hard-linked to where files will be linked, and cloned. */

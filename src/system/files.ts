@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { lstat, mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** Makes the names in `directory` durable: a rename or a new file is only kept across power loss after this. */
@@ -45,14 +45,50 @@ export async function ensureDirectory(directory: string, mode = 0o700): Promise<
  * so that a half-deleted folder never stands under its old name. Missing is fine.
  */
 export async function removeTree(path: string, trash: string): Promise<void> {
-  const gone = join(trash, randomBytes(8).toString("hex"));
+  const gone = join(trash, randomName());
   try {
     await rename(path, gone);
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return;
+    if (isErrno(error, "ENOENT")) return;
     throw error;
   }
-  await rm(gone, { recursive: true, force: true });
+  await removeTrash(gone, trash);
+}
+
+/**
+ * Deletes what lies at `path`, directly in `trash`, however deep it goes: whoever owns a folder can make folders in it whose
+ * path is longer than any that the system takes. Links in it are deleted, never followed. Missing is fine.
+ */
+export async function removeTrash(path: string, trash: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+    return;
+  } catch (error) {
+    if (!isErrno(error, "ENAMETOOLONG")) throw error;
+  }
+  // Each folder is brought up into the trash before it is looked into, so that no path gets long.
+  const folders = [path];
+  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      const inner = join(folder, entry.name);
+      if (!entry.isDirectory()) {
+        await rm(inner, { force: true });
+        continue;
+      }
+      const raised = join(trash, randomName());
+      await rename(inner, raised);
+      folders.push(raised);
+    }
+    await rmdir(folder);
+  }
+}
+
+function randomName(): string {
+  return randomBytes(8).toString("hex");
+}
+
+function isErrno(error: unknown, code: string): boolean {
+  return error instanceof Error && "code" in error && error.code === code;
 }
 
 /** True when there is something at `path`, a link that leads nowhere included. */
