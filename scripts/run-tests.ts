@@ -34,6 +34,7 @@ const SUITES: readonly Suite[] = [
     concurrency: 1,
     timeoutMs: process.env["FAULTS"] === "full" ? 7_200_000 : 900_000,
   },
+  { name: "bench", files: "test/bench/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
   { name: "isolation", files: ISOLATION, concurrency: 1, timeoutMs: 900_000 },
   {
     name: "soak",
