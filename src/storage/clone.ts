@@ -1,9 +1,9 @@
 import { constants } from "node:fs";
-import { copyFile, rm, stat, statfs } from "node:fs/promises";
+import { copyFile, lstat, rm, stat, statfs } from "node:fs/promises";
 import { AppError, errnoOf } from "../contract/errors.ts";
 import { run } from "../system/run.ts";
 import { diskFull, storageError } from "./errors.ts";
-import { openForWriting } from "./owned-file.ts";
+import { openForReading, openForWriting } from "./owned-file.ts";
 import type { CloneMode, MadeDisk } from "./types.ts";
 
 /** What the setting allows: `reflink` never copies, `copy` never shares blocks. */
@@ -72,12 +72,16 @@ export class Cloner {
   }
 
   /**
-   * Makes `target`, a new file, with the content of `source`. Returns in which way.
+   * Makes `target`, a new file, with the content of `source`, a file of ours: a link in its place is not followed. Returns
+   * in which way.
    * Throws `clone_refused` when these two files cannot share blocks and the setting forbids to copy, `disk_full`.
    */
   async clone(source: string, target: string, signal?: AbortSignal): Promise<CloneMode> {
+    await using handle = await openForReading(source);
+    // By its descriptor, which another process can use, too.
+    const opened = `/proc/${process.pid}/fd/${handle.fd}`;
     if (this.mode === "reflink") {
-      if (await reflink(source, target)) return "reflink";
+      if (await reflink(opened, target)) return "reflink";
       if (this.#setting === "reflink") {
         throw new AppError(
           "clone_refused",
@@ -85,7 +89,7 @@ export class Cloner {
         );
       }
     }
-    await copySparsely(source, target, "auto", signal);
+    await copySparsely(opened, target, "auto", signal);
     return "copy";
   }
 
@@ -100,7 +104,7 @@ export class Cloner {
    * Throws `disk_too_small` when that is shorter than the source.
    */
   async cloneDisk(source: string, target: string, sizeBytes: number | undefined): Promise<MadeDisk> {
-    const { size } = await stat(source);
+    const { size } = await lstat(source);
     if (sizeBytes !== undefined && sizeBytes < size) {
       throw new AppError(
         "disk_too_small",

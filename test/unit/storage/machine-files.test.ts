@@ -188,6 +188,16 @@ test("a snapshot is staged, then in place with its digests, and a machine is mad
   assert.deepEqual(await storage.list(), { machines: [M, restored].sort(), snapshots: [] });
 });
 
+test("a link in the place of a machine's disk is not followed", async (t) => {
+  const { storage, root, rootfs } = await withMachine(t);
+  const { disk } = storage.machineFiles(M);
+  await writeFile(join(root, "elsewhere"), rootfs);
+  await rm(disk);
+  await symlink(join(root, "elsewhere"), disk);
+  await assert.rejects(storage.stageSnapshot(M, S), { code: "internal" });
+  await assert.rejects(stat(join(root, "staging", `snapshot-${S}`, "disk.img")), { code: "ENOENT" });
+});
+
 test("a snapshot with a missing or shortened disk is snapshot_invalid", async (t) => {
   const { storage, root, image } = await withMachine(t);
   await assert.rejects(storage.cloneSnapshotDisk(S, M, undefined), { code: "snapshot_invalid" });
