@@ -13,8 +13,8 @@ import { type Random, seeded } from "./seed.ts";
 
 /** Bodies of each call that takes one; other requests; connections. */
 const RUNS = FULL
-  ? { bodies: 3000, requests: 20_000, bytes: 20_000 }
-  : { bodies: 250, requests: 1000, bytes: 800 };
+  ? { bodies: 3000, requests: 15_000, bytes: 15_000 }
+  : { bodies: 150, requests: 800, bytes: 600 };
 const IDLE_CONNECTIONS = 1000;
 /** Half a request is waited for by the daemon; after so much silence we hang up. */
 const HANG_UP_MS = 30;

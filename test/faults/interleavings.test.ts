@@ -10,7 +10,7 @@ import { FULL, inStubWorld } from "./fuzz-world.ts";
 import { noOrder, type Seen } from "./interleavings-order.ts";
 import { seeded } from "./seed.ts";
 
-const RUNS = FULL ? 200 : 8;
+const RUNS = FULL ? 200 : 6;
 /** Few, so that requests meet. */
 const MACHINES = ["a", "b"] as const;
 const SNAPSHOTS = ["p", "q"] as const;

@@ -22,6 +22,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* For programs that include this one and do more with each request. */
+#ifndef BEFORE_REQUEST
+#define BEFORE_REQUEST(path, body)
+#define AFTER_REQUEST(path, body)
+#endif
+
 enum { CONNECTIONS = 10, REQUEST = 60000 };
 
 struct connection {
@@ -240,8 +246,11 @@ static void arrived(struct connection *c)
         if (c->used < head + length)
             return;
         char *body = strndup(c->data + head, length);
-        if (sscanf(c->data, "%15s %255s", method, path) == 2)
+        if (sscanf(c->data, "%15s %255s", method, path) == 2) {
+            BEFORE_REQUEST(path, body);
             serve(c, method, path, body);
+            AFTER_REQUEST(path, body);
+        }
         free(body);
         memmove(c->data, c->data + head + length, c->used - head - length);
         c->used -= head + length;
