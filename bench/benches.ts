@@ -39,7 +39,7 @@ async function judged(world: World, comparisons: Comparison[]): Promise<Comparis
 /** A list of many machines and a get of one, against answers of the same bytes that are ready-made. */
 const answers: Bench = (stage, { samples, many }) =>
   inFolder(async (folder) => {
-    await using world = await stage.world(2_000_000);
+    await using world = await stage.world();
     await populate(stage, world, "m", many);
     const comparisons: Comparison[] = [];
     for (const [name, path] of [
@@ -70,8 +70,8 @@ const answers: Bench = (stage, { samples, many }) =>
 
 /** A create with many machines present, against one with few: two daemons on one host, in turn. */
 const crowd: Bench = async (stage, { samples, many }) => {
-  await using full = await stage.world(2_000_000);
-  await using empty = await stage.world(2_500_000, full);
+  await using full = await stage.world();
+  await using empty = await stage.world(full);
   await populate(stage, full, "m", many);
   await populate(stage, empty, "m", FEW);
   const create = async (world: World): Promise<number> => {
@@ -100,7 +100,7 @@ const crowd: Bench = async (stage, { samples, many }) => {
 /** A delete, request to answer, against ending a process and removing as many files. */
 const remove: Bench = (stage, { samples }) =>
   inFolder(async (folder) => {
-    await using world = await stage.world(2_000_000);
+    await using world = await stage.world();
     const kept = join(folder, "machine");
     const times = await interleave(
       samples,
@@ -140,7 +140,7 @@ const remove: Bench = (stage, { samples }) =>
 /** A start on an empty root, and one after a SIGKILL with many machines, each against what Node alone takes. */
 const starts: Bench = (stage, { samples, many }) =>
   inFolder(async (folder) => {
-    await using world = await stage.world(2_000_000);
+    await using world = await stage.world();
     const socket = join(folder, "floor.sock");
     const floor = (...args: string[]) => timeToSocket([NODE, here("floor.ts"), socket, ...args], socket);
     const start = async (): Promise<number> => {

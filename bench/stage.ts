@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,6 +13,9 @@ import { World } from "../test/support/world.ts";
 const REPOSITORY = join(import.meta.dirname, "..");
 /** Room for a thousand machines and what a bench adds. */
 const POOL = "10.192.0.0/19";
+/** Each daemon has a range of its own, so that benches and tests can run beside each other. */
+const FIRST_UID = 2_000_000;
+const UIDS = 8192;
 const POLL_MS = 1;
 const START_LIMIT_MS = 120_000;
 
@@ -20,8 +24,8 @@ export interface Stage extends AsyncDisposable {
   readonly artifact: TinyArtifact;
   /** "real" where FIRECRACKER_BINARY_PATH and JAILER_BINARY_PATH name a pair, else "stub". */
   readonly vmm: string;
-  /** A daemon in a network of its own. `uidBase`: where its uids begin. */
-  world(uidBase: number, beside?: World): Promise<World>;
+  /** A daemon in a network of its own, or in that of another. */
+  world(beside?: World): Promise<World>;
 }
 
 export async function makeStage(): Promise<Stage> {
@@ -34,7 +38,7 @@ export async function makeStage(): Promise<Stage> {
   return {
     artifact,
     vmm: pair === undefined ? "stub" : "real",
-    world: (uidBase, beside) =>
+    world: (beside) =>
       World.make({
         program: [process.execPath, join(REPOSITORY, "dist/computer-host.mjs")],
         ...(beside === undefined ? {} : { beside }),
@@ -44,7 +48,7 @@ export async function makeStage(): Promise<Stage> {
             ? {}
             : { FIRECRACKER_BINARY_PATH: stubs.firecrackerPath, JAILER_BINARY_PATH: stubs.jailerPath }),
           FIRECRACKER_HOST_NETWORK_CIDR: beside === undefined ? POOL : "10.224.0.0/19",
-          FIRECRACKER_HOST_UID_BASE: String(uidBase),
+          FIRECRACKER_HOST_UID_BASE: String(FIRST_UID + randomInt(1000) * UIDS),
         },
       }),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
