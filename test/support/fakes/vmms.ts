@@ -71,6 +71,8 @@ export class FakeVmms implements Vmms {
   hold: Partial<Record<"launch" | "boot" | "load" | "save", Promise<void>>> = {};
   /** False: guests do not listen to Ctrl-Alt-Del. */
   guestsListen = true;
+  /** VMMs that the daemon keeps a connection to: launched or adopted, and neither killed nor detached since. */
+  readonly connected = new Set<Vmm>();
   linuxBooted = 0;
   #next = 1;
 
@@ -180,6 +182,7 @@ class FakeVmm implements Vmm {
     this.#room = room;
     this.#machine = machine;
     machine.watchers.add(this.#tell);
+    room.connected.add(this);
   }
 
   get gone(): AbortSignal {
@@ -257,6 +260,7 @@ class FakeVmm implements Vmm {
 
   detach(): Promise<void> {
     this.#machine.watchers.delete(this.#tell);
+    this.#room.connected.delete(this);
     return Promise.resolve();
   }
 
