@@ -29,7 +29,7 @@ export function filesFor({ room, path }: Pick<Undo, "room" | "path">): readonly 
   const glob = (pattern: string): string[] => globSync(pattern, { cwd: REPOSITORY }).sort();
   return [
     ...new Set([
-      ...glob(`test/unit/${room}/${basename(path, ".ts")}.test.ts`),
+      ...glob(`test/{unit/,}${room}/${basename(path, ".ts")}.test.ts`),
       ...glob(`test/unit/${room}/*-crash.test.ts`),
       ...glob(`test/unit/${room}/*crash.test.ts`),
       ...glob(`test/unit/${room}/**/*.test.ts`),
@@ -45,9 +45,10 @@ export async function runWithout(place: string | undefined, file: string): Promi
   try {
     writeFileSync(log, "");
     const { NODE_TEST_CONTEXT: _nested, ...env } = process.env;
-    const child = spawn(process.execPath, ["--import", SWITCH, "--test-reporter=tap", file], {
+    const child = spawn(process.execPath, ["--test-reporter=tap", file], {
       cwd: REPOSITORY,
-      env: { ...env, UNDO_OFF: place ?? "", UNDO_LOG: log },
+      // Of the processes that a test starts, too: rooms that live in a namespace.
+      env: { ...env, NODE_OPTIONS: `--import ${SWITCH}`, UNDO_OFF: place ?? "", UNDO_LOG: log },
       stdio: ["ignore", "pipe", "ignore"],
       timeout: FILE_MS,
       killSignal: "SIGKILL",
