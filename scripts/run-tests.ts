@@ -31,7 +31,8 @@ const SUITES: readonly Suite[] = [
   {
     name: "faults",
     files: "test/faults/**/*.test.ts",
-    concurrency: 1,
+    // They wait more than they work, each in a network of its own.
+    concurrency: 2,
     timeoutMs: process.env["FAULTS"] === "full" ? 7_200_000 : 900_000,
   },
   { name: "bench", files: "test/bench/**/*.test.ts", concurrency: 1, timeoutMs: 600_000 },
