@@ -74,7 +74,13 @@ test("a guest that misbehaves harms itself alone", async (t) => {
       await world
         .ssh(machine, "x=$(head -c 500M /dev/zero | tr '\\0' x); echo ${#x}", { timeoutMs: 60_000 })
         .catch(() => undefined);
-      assert.equal(await world.print(machine, "for i in $(seq 150); do sleep 60 >/dev/null 2>&1 </dev/null & done; hostname"), "bad");
+      assert.equal(
+        await world.print(
+          machine,
+          "for i in $(seq 150); do sleep 60 >/dev/null 2>&1 </dev/null & done; hostname",
+        ),
+        "bad",
+      );
       assert.match(readFileSync(`/proc/${pid}/status`, "latin1"), /^State:\s+[RSD]/m, "its VMM lives");
       const resident = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1]);
       assert.ok(resident < 1024 * 1024, `its VMM holds ${resident} KiB`);
