@@ -9,6 +9,7 @@ import { hardwareOf, optionsOf } from "./hardware.ts";
 import { refuseWithoutHugePages } from "./huge-pages.ts";
 import { keptRestart, requestDigest } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
+import { refuseSmallDisk } from "./way-up.ts";
 
 export interface Created {
   readonly record: MachineRecord;
@@ -66,6 +67,7 @@ export async function createMachine(
         ? storage.localImage(request.image ?? settings.defaultImage, signal)
         : storage.fetchImage(artifact, signal),
     );
+    refuseSmallDisk(wanted.storage_bytes, image.rootfs_size_bytes);
     return await bringUp(
       context,
       { operation: "create", id, request_sha256, ...wanted, hardware, image, restart: request.restart },

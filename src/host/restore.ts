@@ -12,6 +12,7 @@ import { withSnapshot } from "./fetch-snapshot.ts";
 import { refuseWithoutHugePages } from "./huge-pages.ts";
 import { keptRestart, requestDigest, withoutQuery } from "./request-digest.ts";
 import type { Trace } from "./trace.ts";
+import { refuseSmallDisk } from "./way-up.ts";
 
 /**
  * POST /snapshots/{id}/restore: a new machine from a snapshot, with an identity of its own. One with memory goes on where
@@ -47,6 +48,7 @@ export async function restoreSnapshot(
       const manifest = await context.storage.readManifest(snapshot);
       const live = isLive(record, request);
       if (live) refuseOtherHardware(record, request);
+      else refuseSmallDisk(request.storage_bytes, record.disk.size_bytes);
       await trace.step("check", () => context.storage.checkSnapshot(snapshot, live ? "all" : "disk"));
       await refuseIncompatible(context, snapshot, manifest, live);
       const memory_mib = request.memory_mib ?? record.memory_mib;

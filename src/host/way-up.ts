@@ -1,3 +1,4 @@
+import { AppError } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import type { MachineRecord, VmmLimits } from "../model/records.ts";
 import type { Slot } from "../network/types.ts";
@@ -37,6 +38,16 @@ export async function takeSlot({ context, trace, undo, signal }: WayUp, preferre
     if (failed.length === 0) await giveBackSlot(context, slot, trace);
   });
   return slot;
+}
+
+/** Refuses (`disk_too_small`) a disk smaller than the one it would start from, before anything is touched. */
+export function refuseSmallDisk(storage_bytes: number | undefined, minimum_bytes: number): void {
+  if (storage_bytes === undefined || storage_bytes >= minimum_bytes) return;
+  throw new AppError(
+    "disk_too_small",
+    `storage_bytes is ${storage_bytes}, but the disk it is made from has ${minimum_bytes} bytes`,
+    { details: { storage_bytes, minimum_bytes } },
+  );
 }
 
 type Size = Pick<MachineRecord, "vcpus" | "memory_mib" | "storage_bytes">;

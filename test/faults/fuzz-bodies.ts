@@ -72,7 +72,7 @@ function allowed(schema: Schema, name = ""): fc.Arbitrary<unknown> {
         fields.map(([key, value]) => {
           const valid = allowed(value, key);
           const isRequired = schema.required?.includes(key) === true;
-          return [key, isRequired ? valid : fc.option(valid, { nil: undefined, freq: 1 })];
+          return [key, isRequired ? valid : fc.option(valid, { nil: undefined, freq: 2 })];
         }),
       );
       return fc.record(model);

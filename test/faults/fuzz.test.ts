@@ -155,7 +155,7 @@ const requests = fc
     artifact: fc.oneof(fc.constantFrom("disk", "manifest", "memory"), hostileIds),
     headers,
     tail: fc.constantFrom("", "", "", "/", "//", "?x=1", "?__proto__[x]=1", "/..", "/%2e%2e", ";x"),
-    body: fc.option(fc.constantFrom("{}", "null", "[]", "{", '{"x":1}', "\xff"), { freq: 1 }),
+    body: fc.option(fc.constantFrom("{}", "null", "[]", "{", '{"x":1}', "\xff"), { freq: 2 }),
   })
   .map(({ call, method, id, artifact, headers, tail, body }) => {
     const target = call.path.replace("{id}", id).replace("{artifact_id}", artifact) + tail;

@@ -55,7 +55,10 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
     snapshot: fc.constantFrom(...SNAPSHOTS),
     memory: fc.boolean(),
     gapMs: fc.oneof(fc.constant(0), fc.nat({ max: 20 }), fc.nat({ max: 200 })),
-    hangUpMs: fc.option(fc.nat({ max: 100 }), { nil: undefined, freq: 4 }),
+    hangUpMs: fc.oneof(
+      { weight: 3, arbitrary: fc.constant(undefined) },
+      { weight: 1, arbitrary: fc.nat({ max: 100 }) },
+    ),
   }),
   { minLength: 10, maxLength: 20 },
 );
