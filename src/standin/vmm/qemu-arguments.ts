@@ -42,13 +42,16 @@ export type Boot =
 /** The arguments after the program's name. */
 export function qemuArguments(machine: Machine): readonly string[] {
   const { config, accelerator } = machine;
+  // With a thread for each processor QEMU translates code that another processor is just patching, and keeps what it
+  // read: a guest of several that boots or loads drivers then hangs, once in a while. In turn they cannot.
+  const threads = config.vcpu_count > 1 ? "single" : "multi";
   return [
     ["-name", `${machine.id},debug-threads=on`],
     memoryArguments(config),
     ["-cpu", "max"],
     // What QEMU saves of devices has none of the parts around it that a whole migration has.
     ["-global", "migration.send-configuration=off", "-global", "migration.store-global-state=off"],
-    ["-accel", accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${TCG_CACHE_MIB}`],
+    ["-accel", accelerator === "kvm" ? "kvm" : `tcg,thread=${threads},tb-size=${TCG_CACHE_MIB}`],
     ["-m", `${config.mem_size_mib}M`, "-smp", String(config.vcpu_count)],
     ["-nodefaults", "-no-user-config", "-display", "none"],
     // A reset ends the VM. A power-off does not: Firecracker has no power management, its guest just halts.

@@ -85,3 +85,10 @@ test("a bucket is a rate a second, and none is no limit", () => {
   });
   assert.deepEqual(throttle(null), { "bps-total": 0, "iops-total": 0 });
 });
+
+test("under TCG a guest of several processors runs them in turn, and one of one has its thread", () => {
+  const accel = (vcpu_count: number): string | undefined =>
+    values({ ...MACHINE, config: { ...MACHINE.config, vcpu_count } }, "-accel")[0];
+  assert.match(accel(1) ?? "", /^tcg,thread=multi,/);
+  assert.match(accel(2) ?? "", /^tcg,thread=single,/);
+});
