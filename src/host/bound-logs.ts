@@ -1,5 +1,6 @@
 import { messageOf } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
+import { sideBySide } from "../system/side-by-side.ts";
 import type { HostContext } from "./context.ts";
 
 /** A VMM's own limits let a log grow by less than a mebibyte a minute; its bound leaves room for many. */
@@ -24,24 +25,20 @@ export class LogRounds {
     this.#last = now;
     this.#under = true;
     try {
-      const ids = this.#context.live.keys();
-      await Promise.all(Array.from({ length: AT_ONCE }, () => this.#walk(ids)));
+      await sideBySide(this.#context.live.keys(), AT_ONCE, (id) => this.#bound(id));
     } finally {
       this.#under = false;
     }
   }
 
-  /** Takes one machine after the other from the list that its fellows take from, too. */
-  async #walk(ids: Iterable<MachineId>): Promise<void> {
+  async #bound(id: MachineId): Promise<void> {
     const { live, storage, log } = this.#context;
-    for (const id of ids) {
-      if (!live.has(id)) continue;
-      try {
-        await storage.boundLogs(id);
-      } catch (error) {
-        // One that was deleted meanwhile has none.
-        if (live.has(id)) log.warn({ machine_id: id, reason: messageOf(error) }, "logs could not be bounded");
-      }
+    if (!live.has(id)) return;
+    try {
+      await storage.boundLogs(id);
+    } catch (error) {
+      // One that was deleted meanwhile has none.
+      if (live.has(id)) log.warn({ machine_id: id, reason: messageOf(error) }, "logs could not be bounded");
     }
   }
 }

@@ -1,12 +1,13 @@
 import { messageOf } from "../contract/errors.ts";
 import type { MachineRecord } from "../model/records.ts";
+import { sideBySide } from "../system/side-by-side.ts";
 import type { HostContext } from "./context.ts";
 import { logMended } from "./patrol.ts";
 import { repair } from "./repair.ts";
 import { takeUp } from "./take-up.ts";
 import { recordDeath, watchVmm } from "./vmm-death.ts";
 
-/** Each takes the machines over one after the other; together they share the changes of the firewall's table. */
+/** Those that are taken over together share the changes of the firewall's table. */
 const ADOPTED_AT_ONCE = 32;
 
 /**
@@ -28,11 +29,9 @@ export async function recover(context: HostContext): Promise<void> {
     if (machine.vmm !== undefined) admission.adopt(machine.id, machine.memory_mib);
     if (machine.phase === "running" && !ending.has(machine.id)) running.push(machine);
   }
-  const left = running.values();
-  const adoptInTurn = async (): Promise<void> => {
-    for (const machine of left) await settle(context, machine.id, () => adoptOrRecordDeath(context, machine));
-  };
-  await Promise.all(Array.from({ length: ADOPTED_AT_ONCE }, adoptInTurn));
+  await sideBySide(running, ADOPTED_AT_ONCE, (machine) =>
+    settle(context, machine.id, () => adoptOrRecordDeath(context, machine)),
+  );
   // Whether a fetched snapshot stays is known once it is clear which restores of it there are.
   const order = [...operations.values()].sort(
     (a, b) => Number(a.kind === "fetch-snapshot") - Number(b.kind === "fetch-snapshot"),

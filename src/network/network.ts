@@ -1,7 +1,7 @@
 import type { Warning } from "../contract/health.ts";
 import type { HostItem } from "../model/inventory.ts";
 import type { Log } from "../system/log.ts";
-import { KeyedMutex } from "../system/mutex.ts";
+import { sideBySide } from "../system/side-by-side.ts";
 import {
   daemonItems,
   elementItems,
@@ -15,16 +15,9 @@ import { mendNetwork, mendSlot, type NetworkMeans } from "./audit/mending.ts";
 import { lookInside } from "./audit/slot-interior.ts";
 import { CLAIMS_DIR, type Claim, claim, claimOf, unclaim, writeClaim } from "./claim.ts";
 import { allowedRange, chooseEgress, refuseClash } from "./choices.ts";
+import { Egress } from "./egress.ts";
 import { foreignDrops } from "./foreign-tables.ts";
-import {
-  changeOpened,
-  type EgressChange,
-  installTable,
-  OPENED_SET,
-  readOpened,
-  removeTable,
-  tableName,
-} from "./host-table.ts";
+import { installTable, OPENED_SET, readOpened, removeTable, tableName } from "./host-table.ts";
 import { makeSlot, slotExists, unmakeSlots } from "./making.ts";
 import { planSlots, type SlotNames } from "./plan.ts";
 import { MOST_MAKINGS, SlotPool } from "./pool.ts";
@@ -66,9 +59,6 @@ export function createNetwork(options: NetworkOptions): Network {
   const { log, claimsDir = CLAIMS_DIR, warningsMaxAgeMs = 10_000 } = options;
   const plan = planSlots(options);
   const egressAllow = options.egressAllow.map(allowedRange);
-  /** Holds the key "table" across each change, so that a whole table never overwrites a change made meanwhile. */
-  const changes = new KeyedMutex();
-  const opened = new Map<number, Slot>();
   let egressInterface: string | undefined;
   let resolvers: readonly string[] = [];
   let startWarnings: readonly Warning[] = [];
@@ -81,20 +71,12 @@ export function createNetwork(options: NetworkOptions): Network {
   let lookedInto = 0;
 
   const install = async (): Promise<void> => {
-    await installTable(plan, { egressInterface, egressAllow, resolvers, opened: [...opened.values()] });
+    const opened = [...egress.opened.values()];
+    await installTable(plan, { egressInterface, egressAllow, resolvers, opened });
     tableText = (await listTable(tableName(plan), OPENED_SET))?.text;
   };
 
-  /** Makes one change to the table; when somebody removed the table, puts it back with the change in it. */
-  const changeTable = async (change: () => Promise<void>): Promise<void> => {
-    try {
-      await change();
-    } catch (error) {
-      if ((await readOpened(plan)) !== undefined) throw error;
-      log.warn({}, "somebody removed this daemon's nftables table; it was put back");
-      await install();
-    }
-  };
+  const egress = new Egress({ plan, install, log });
 
   const learnRules = async (slot: Slot): Promise<void> => {
     slotRules ??= (await lookInside([slot])).get(slot.index)?.rules;
@@ -112,29 +94,6 @@ export function createNetwork(options: NetworkOptions): Network {
     }
   };
 
-  /** Ways out that the next change of the table opens and closes: those that are asked for while one is made are one. */
-  let nextChange: { readonly slots: Map<number, EgressChange>; readonly done: Promise<void> } | undefined;
-  const changeEgress = (slot: Slot, open: boolean): Promise<void> => {
-    nextChange ??= beginChange();
-    nextChange.slots.set(slot.index, { slot, open });
-    return nextChange.done;
-  };
-  const beginChange = (): NonNullable<typeof nextChange> => {
-    const slots = new Map<number, EgressChange>();
-    const makeIt = async (): Promise<void> => {
-      using _turn = await changes.acquire("table");
-      nextChange = undefined;
-      for (const [index, { slot, open }] of slots) {
-        if (open) opened.set(index, slot);
-        else opened.delete(index);
-      }
-      await changeTable(() => changeOpened(plan, [...slots.values()]));
-    };
-    return { slots, done: makeIt() };
-  };
-  const openEgress = (slot: Slot): Promise<void> => changeEgress(slot, true);
-  const closeEgress = (slot: Slot): Promise<void> => changeEgress(slot, false);
-
   const openedPool = (): SlotPool => {
     if (pool === undefined) throw new Error("The network room is not open.");
     return pool;
@@ -144,14 +103,14 @@ export function createNetwork(options: NetworkOptions): Network {
     slot: (index) => plan.slot(index),
     putClaimBack: () => writeClaim(plan.tag, ownClaim ?? claimOf(plan, options.rootDir), claimsDir),
     async putTableBack() {
-      using _turn = await changes.acquire("table");
+      using _turn = await egress.turn();
       await install();
     },
     putRouteBack: () => blockUnusedAddresses(plan),
     setForwarding() {
       if (egressInterface !== undefined) enableForwarding(egressInterface, log);
     },
-    openEgress,
+    openEgress: (slot) => egress.open(slot),
     async removeSlot(index, quiet) {
       const since = openedPool().inUse.get(index);
       if (since === undefined) return await openedPool().sweep(index);
@@ -183,7 +142,7 @@ export function createNetwork(options: NetworkOptions): Network {
       if (inUse.length === 0) undo.defer(() => unclaim(plan.tag, claimsDir));
 
       const wereOpened = await readOpened(plan);
-      for (const index of inUse) if (wereOpened?.has(index)) opened.set(index, plan.slot(index));
+      egress.adopt(inUse.filter((index) => wereOpened?.has(index)).map((index) => plan.slot(index)));
       await install();
       if (inUse.length === 0) undo.defer(() => removeTable(plan));
       await blockUnusedAddresses(plan);
@@ -200,19 +159,13 @@ export function createNetwork(options: NetworkOptions): Network {
       // What can be seen from here, in no time however many there are; what is inside is looked at behind the start.
       const here = viewFromHere();
       const wrong = inUse.filter((index) => !looksWhole(plan.slot(index), living.get(index), here));
-      const unmended = wrong.values();
-      const mendInTurn = async (): Promise<void> => {
-        for (const index of unmended) {
-          // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
-          await mendSlot(plan.slot(index), living.get(index)).catch((error: unknown) =>
-            log.error(
-              { slot: plan.slot(index).netns, error },
-              "the network slot of a machine could not be mended",
-            ),
-          );
-        }
-      };
-      await Promise.all(Array.from({ length: MOST_MAKINGS }, mendInTurn));
+      await sideBySide(wrong, MOST_MAKINGS, async (index) => {
+        const slot = plan.slot(index);
+        // One slot that cannot be mended must not keep the daemon, and with it all other machines, from starting.
+        await mendSlot(slot, living.get(index)).catch((error: unknown) =>
+          log.error({ slot: slot.netns, error }, "the network slot of a machine could not be mended"),
+        );
+      });
       startWarnings = [
         ...choice.warnings,
         ...(egressInterface === undefined
@@ -220,8 +173,8 @@ export function createNetwork(options: NetworkOptions): Network {
           : await misroutedResolvers(resolvers, egressInterface)),
       ];
       const unmake = async (names: SlotNames): Promise<void> => {
-        const slot = opened.get(names.index);
-        if (slot !== undefined) await closeEgress(slot);
+        const slot = egress.opened.get(names.index);
+        if (slot !== undefined) await egress.close(slot);
         await unmakeSlots([names]);
       };
       pool = new SlotPool({ plan, size: options.poolSize, make, unmake, log }, inUse);
@@ -242,9 +195,9 @@ export function createNetwork(options: NetworkOptions): Network {
 
     slot: (index) => plan.slot(index),
 
-    openEgress,
+    openEgress: (slot) => egress.open(slot),
 
-    closeEgress,
+    closeEgress: (slot) => egress.close(slot),
 
     async release(slot) {
       openedPool().release(slot);
@@ -259,7 +212,7 @@ export function createNetwork(options: NetworkOptions): Network {
         return lastWarnings.warnings;
       }
       const warnings = [...startWarnings];
-      using _turn = await changes.acquire("table");
+      using _turn = await egress.turn();
       if (pool !== undefined && (await readOpened(plan)) === undefined) {
         await install();
         warnings.push(tableRemoved());
@@ -281,14 +234,14 @@ export function createNetwork(options: NetworkOptions): Network {
         claim: ownClaim ?? claimOf(plan, options.rootDir),
         claimsDir,
         egressInterface,
-        opened,
+        opened: egress.opened,
         table: tableText,
         slotRules,
       });
       // Before the first wait: what records and pool say must be of the same moment as what is on the host.
       const slots = slotItems(facts(), held, quiet);
       const listed = async (): Promise<HostItem[]> => {
-        using _turn = await changes.acquire("table");
+        using _turn = await egress.turn();
         const listing = await listTable(tableName(plan), OPENED_SET);
         return [...daemonItems(facts(), listing), ...elementItems(facts(), listing)];
       };
@@ -313,7 +266,7 @@ export function createNetwork(options: NetworkOptions): Network {
       await closing.close();
       if (closing.inUse.size > 0 || closing.stuck.size > 0) return;
       // Nothing of this root runs: the host is left as it was found, apart from forwarding, which others may use by now.
-      using _turn = await changes.acquire("table");
+      using _turn = await egress.turn();
       await removeTable(plan);
       await unblockUnusedAddresses(plan);
       unclaim(plan.tag, claimsDir);

@@ -1,6 +1,7 @@
 import { AppError } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
 import type { SlotNames, SlotPlan } from "./plan.ts";
+import { SlotNumbers } from "./slot-numbers.ts";
 import type { Slot } from "./types.ts";
 
 /** Making a slot waits mostly on one lock of the kernel: more at a time only makes each slower. */
@@ -33,13 +34,7 @@ export class SlotPool {
   readonly #waiting: Waiter[] = [];
   /** Numbers that somebody holds, and since when, in milliseconds since 1970. */
   readonly #inUse: Map<number, number>;
-  /** Numbers that were taken before their turn came: those in use at the start, and those that were asked for. */
-  readonly #takenEarly: Set<number>;
-  readonly #firstNumber: number;
-  /** How many numbers, counted from the first and around the end, were never handed out. */
-  #neverUsed: number;
-  /** Released numbers, the oldest first: tracked connections of a machine outlive it for a while. */
-  readonly #released: number[] = [];
+  readonly #numbers: SlotNumbers;
   readonly #stuck = new Set<number>();
   readonly #background = new Set<Promise<void>>();
   /** By number: what is made or unmade at the moment. */
@@ -54,10 +49,7 @@ export class SlotPool {
   constructor(options: PoolOptions, inUse: readonly number[]) {
     this.#options = options;
     this.#inUse = new Map(inUse.map((index) => [index, Date.now()]));
-    this.#takenEarly = new Set(inUse);
-    // After a restart the order of release is forgotten: numbers above those in use were most likely given back earliest.
-    this.#firstNumber = inUse.length === 0 ? 0 : (Math.max(...inUse) + 1) % options.plan.capacity;
-    this.#neverUsed = options.plan.capacity;
+    this.#numbers = new SlotNumbers(options.plan.capacity, inUse);
     this.#pump();
   }
 
@@ -132,7 +124,7 @@ export class SlotPool {
       this.#pumpLater();
       return ready;
     }
-    if (!this.#takeThisNumber(index)) return undefined;
+    if (!this.#numbers.takeThis(index)) return undefined;
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
     const take = (made: Slot): void => {
       this.#hold(index);
@@ -174,7 +166,7 @@ export class SlotPool {
    */
   async sweep(index: number): Promise<void> {
     if (this.#inUse.has(index) || this.#moving.has(index) || this.ready.has(index)) return;
-    if (!this.#stuck.delete(index) && !this.#takeThisNumber(index)) {
+    if (!this.#stuck.delete(index) && !this.#numbers.takeThis(index)) {
       if (index >= this.#options.plan.capacity) await this.#options.unmake(this.#options.plan.names(index));
       return;
     }
@@ -191,7 +183,7 @@ export class SlotPool {
     this.#inBackground(slot.index, async () => {
       try {
         await this.#options.unmake(slot);
-        this.#released.push(slot.index);
+        this.#numbers.giveBack(slot.index);
       } catch (error) {
         this.#stuck.add(slot.index);
         this.#options.log.error(
@@ -227,7 +219,7 @@ export class SlotPool {
     clearTimeout(this.#refill);
     this.#refill = undefined;
     while (this.#making < MOST_MAKINGS && this.#wanted() > this.#making) {
-      const index = this.#takeNumber();
+      const index = this.#numbers.take();
       if (index === undefined) {
         const coming = this.#making + this.#unmaking;
         for (const waiter of this.#waiting.splice(coming)) waiter.fail(this.#fullError());
@@ -255,7 +247,7 @@ export class SlotPool {
         // It was made for somebody who has given up, and the pool is full without it.
         else this.#discard(slot);
       } catch (error) {
-        this.#released.push(slot.index);
+        this.#numbers.giveBack(slot.index);
         const waiter = one ?? this.#waiting.shift();
         waiter?.fail(error);
         // With nobody waiting a failure would only repeat itself: the next acquire or release tries again.
@@ -276,32 +268,6 @@ export class SlotPool {
     });
     this.#background.add(running);
     this.#moving.set(index, running);
-  }
-
-  /** A free number: one never used before one used, the one released longest ago before the others. */
-  #takeNumber(): number | undefined {
-    const { capacity } = this.#options.plan;
-    while (this.#neverUsed > 0) {
-      const index = (this.#firstNumber + capacity - this.#neverUsed) % capacity;
-      this.#neverUsed -= 1;
-      if (!this.#takenEarly.has(index)) return index;
-    }
-    return this.#released.shift();
-  }
-
-  /** Takes this number if it is free. */
-  #takeThisNumber(index: number): boolean {
-    const place = this.#released.indexOf(index);
-    if (place >= 0) {
-      this.#released.splice(place, 1);
-      return true;
-    }
-    const { capacity } = this.#options.plan;
-    const turn = (index - this.#firstNumber + capacity) % capacity;
-    const hadItsTurn = turn < capacity - this.#neverUsed;
-    if (index >= capacity || hadItsTurn || this.#takenEarly.has(index)) return false;
-    this.#takenEarly.add(index);
-    return true;
   }
 
   #fullError(): AppError {

@@ -61,7 +61,10 @@ export interface Network {
   openEgress(slot: Slot): Promise<void>;
   /** Closes the guest's way out and cuts its tracked connections. Idempotent. */
   closeEgress(slot: Slot): Promise<void>;
-  /** Gives back the slot of a guest that is gone. Its way out is closed and all of it unmade behind the answer, and before anybody gets it anew. */
+  /**
+   * Gives back the slot of a guest that is gone. Its way out is closed and all of it unmade behind the answer, and before
+   * anybody gets it anew.
+   */
   release(slot: Slot): Promise<void>;
   /** The resolvers that guests are given, in order. */
   readonly resolvers: readonly string[];
