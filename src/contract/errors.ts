@@ -113,3 +113,9 @@ export function errnoOf(thrown: unknown): string | undefined {
   if (!(thrown instanceof Error) || !("code" in thrown)) return undefined;
   return typeof thrown.code === "string" ? thrown.code : undefined;
 }
+
+/** True for an error of the system that says that a filesystem, or somebody's share of it, is full. */
+export function isDiskFull(thrown: unknown): boolean {
+  const errno = errnoOf(thrown);
+  return errno === "ENOSPC" || errno === "EDQUOT";
+}

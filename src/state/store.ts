@@ -1,4 +1,4 @@
-import { AppError, errnoOf, messageOf } from "../contract/errors.ts";
+import { AppError, isDiskFull, messageOf } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
 import { type StateDisk, type StateFile, systemDisk } from "./disk.ts";
 import { type StatePaths, foldFiles, statePaths } from "./folder.ts";
@@ -107,9 +107,9 @@ class Store implements StateStore {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#payTimer);
     await this.#writing;
     await this.#payOwed();
-    clearTimeout(this.#payTimer);
     if (this.#lines > 0 && this.#owed === undefined) await this.fold();
     await this.#file.close();
   }
@@ -164,6 +164,7 @@ class Store implements StateStore {
   }
 
   #payLater(): void {
+    if (this.#closed) return;
     this.#payTimer ??= setTimeout(() => {
       this.#payTimer = undefined;
       this.#writing ??= this.#writeQueue();
@@ -228,8 +229,7 @@ class Store implements StateStore {
 }
 
 function writeError(error: unknown): AppError {
-  const errno = errnoOf(error);
-  if (errno === "ENOSPC" || errno === "EDQUOT") {
+  if (isDiskFull(error)) {
     return new AppError("disk_full", "The daemon's filesystem has no room left for its state.", {
       cause: error,
     });

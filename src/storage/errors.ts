@@ -1,4 +1,4 @@
-import { AppError, errnoOf, messageOf } from "../contract/errors.ts";
+import { AppError, isDiskFull, messageOf } from "../contract/errors.ts";
 
 /** The client's error for a disk without room. */
 export function diskFull(cause?: unknown): AppError {
@@ -10,7 +10,6 @@ export function storageError(thrown: unknown, doing: string): unknown {
   if (thrown instanceof AppError) return thrown;
   // An abort is the caller's own reason, and goes back as it came.
   if (thrown instanceof Error && thrown.name === "AbortError") return thrown;
-  const errno = errnoOf(thrown);
-  if (errno === "ENOSPC" || errno === "EDQUOT") return diskFull(thrown);
+  if (isDiskFull(thrown)) return diskFull(thrown);
   return new AppError("internal", `${doing} failed: ${messageOf(thrown)}`, { cause: thrown });
 }

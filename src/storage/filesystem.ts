@@ -1,8 +1,8 @@
 import { chmod, link, lstat, mkdir, readFile, readdir, realpath, rm, writeFile } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { messageOf } from "../contract/errors.ts";
+import { removeTrash, syncDirectory } from "../system/files.ts";
 import { reflink } from "./clone.ts";
-import { removeTrash } from "../system/files.ts";
 import type { Layout } from "./layout.ts";
 import type { CloneMode } from "./types.ts";
 
@@ -114,6 +114,9 @@ export async function prepareFilesystem(layout: Layout): Promise<CloneMode> {
   }
   await mkdir(root, { recursive: true, mode: 0o755 });
   for (const folder of layout.folders) await makeFolder(folder);
+  // What is acknowledged later lies in these: their names must outlast a loss of power first, and so must the root's.
+  await syncDirectory(root);
+  await syncDirectory(dirname(root));
   const real = await realpath(root);
   const folders = await Promise.all(layout.folders.map((folder) => realpath(folder)));
   const problem = mountProblem(await readFile("/proc/self/mountinfo", "utf8"), real, folders);

@@ -81,8 +81,6 @@ export class Jails {
       for (const file of files) await link(file.source, join(jail.root, file.path));
     } catch (cause) {
       await this.remove(jail);
-      if (errnoOf(cause) === "ENOSPC" || errnoOf(cause) === "EDQUOT")
-        throw new AppError("disk_full", "There is no room left to make the VMM's jail.", { cause });
       throw cause;
     }
   }

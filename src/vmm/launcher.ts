@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { AppError, errnoOf, messageOf } from "../contract/errors.ts";
+import { AppError, errnoOf, isDiskFull, messageOf } from "../contract/errors.ts";
 import type { Log } from "../system/log.ts";
 import { identifyProcess, isAlive, type ProcessIdentity } from "../system/process.ts";
 import { RunError, run } from "../system/run.ts";
@@ -17,7 +17,6 @@ import { LiveVmm, withLogTail } from "./vmm.ts";
 const CONNECT_AGAIN_MS = 2;
 /** A guest's metadata with its keys is beyond the default of 50 KiB; the limit of the metadata store follows this one. */
 const MAX_PAYLOAD_BYTES = 2 * 1024 * 1024;
-const NO_SPACE = new Set(["ENOSPC", "EDQUOT"]);
 /** What a full host lets `fork` or `open` fail with. */
 const NO_ROOM = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
@@ -208,7 +207,7 @@ function translate(error: unknown, timedOutMs: number | undefined): unknown {
       cause: error,
     });
   }
-  if (NO_SPACE.has(errnoOf(error) ?? ""))
+  if (isDiskFull(error))
     return new AppError("disk_full", "There is no room left for the VMM's jail.", { cause: error });
   return new AppError("vmm_failed", `The VMM could not be started: ${messageOf(error)}`, { cause: error });
 }

@@ -1,6 +1,6 @@
 import { link, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { AppError, errnoOf } from "../contract/errors.ts";
+import { AppError, errnoOf, isDiskFull } from "../contract/errors.ts";
 import type { JailFile } from "./types.ts";
 
 /**
@@ -23,7 +23,7 @@ export async function lend(root: string, files: readonly JailFile[]): Promise<As
         throw new AppError("vmm_failed", `Something lies in the way at ${path} in the VMM's jail.`, {
           cause,
         });
-      if (errnoOf(cause) === "ENOSPC" || errnoOf(cause) === "EDQUOT")
+      if (isDiskFull(cause))
         throw new AppError("disk_full", "There is no room left to lend a file to the VMM.", { cause });
       throw cause;
     }

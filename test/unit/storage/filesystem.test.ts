@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { readlinkSync } from "node:fs";
+import { type FileHandle, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { mountProblem, parseMountinfo } from "../../../src/storage/filesystem.ts";
@@ -47,10 +48,32 @@ test("a mount on one of the folders is refused, since files cannot be hard-linke
 
 test("a root that is relative, too long or in the way of a file is refused with a sentence", async (t) => {
   const folder = await temporaryFolder(t);
-  const open = (rootDir: string): Promise<void> =>
+  const openAt = (rootDir: string): Promise<void> =>
     createStorage({ rootDir, imageDir: folder, fileUrlDirs: [], cloneMode: "auto", log: silentLog }).open();
-  await assert.rejects(open("relative"), /not an absolute path/);
-  await assert.rejects(open(`/tmp/${"x".repeat(100)}`), /too long/);
+  await assert.rejects(openAt("relative"), /not an absolute path/);
+  await assert.rejects(openAt(`/tmp/${"x".repeat(100)}`), /too long/);
   await writeFile(join(folder, "images"), "");
-  await assert.rejects(open(folder));
+  await assert.rejects(openAt(folder));
+});
+
+test("the folders that a first start makes outlast a loss of power: their names are synced, and the root's own", async (t) => {
+  const folder = await temporaryFolder(t);
+  const rootDir = join(folder, "root");
+  const synced: string[] = [];
+  const handle = await open("/dev/null");
+  const handles: { sync(): Promise<void> } = Object.getPrototypeOf(handle);
+  await handle.close();
+  const sync: () => Promise<void> = Reflect.get(handles, "sync");
+  t.mock.method(handles, "sync", function (this: FileHandle) {
+    synced.push(readlinkSync(`/proc/self/fd/${this.fd}`));
+    return Reflect.apply(sync, this, []);
+  });
+  await createStorage({
+    rootDir,
+    imageDir: folder,
+    fileUrlDirs: [],
+    cloneMode: "auto",
+    log: silentLog,
+  }).open();
+  assert.deepEqual(synced.slice(0, 2), [rootDir, folder]);
 });
