@@ -27,7 +27,7 @@ function isOwed({ requests }: UnderWay): boolean {
  * What Node would do by itself, done as the contract says: an expectation that nobody knows is ignored, as it may be, and a
  * CONNECT is refused with an error in its body. Keeps count of the requests under way for `answerMalformed`.
  */
-export function tameServer(server: Server): void {
+export function keepToContract(server: Server): void {
   server.on("request", (request, response) => {
     const { socket } = request;
     const underWay = connections.get(socket) ?? { requests: new Set() };

@@ -29,7 +29,7 @@ import { VERSION } from "../version.ts";
 import type { App } from "./app.ts";
 import { readBodies } from "./bodies.ts";
 import { toAnswer, toAppError } from "./errors.ts";
-import { answerMalformed, answerUnroutable, tameServer } from "./malformed.ts";
+import { answerMalformed, answerUnroutable, keepToContract } from "./malformed.ts";
 import { addRoutes } from "./routes.ts";
 
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -63,7 +63,7 @@ export async function makeServer(host: Host, log: FastifyBaseLogger): Promise<Ap
       customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, allErrors: false },
     },
   }).withTypeProvider<TypeBoxTypeProvider>();
-  tameServer(app.server);
+  keepToContract(app.server);
   readBodies(app);
 
   await app.register(swagger, {
