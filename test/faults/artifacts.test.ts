@@ -4,9 +4,10 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../../src/system/run.ts";
 import { PLAYGROUND } from "../support/playground.ts";
+import { inStubWorld } from "../support/stub-world.ts";
 import type { World } from "../support/world.ts";
 import { startIllServer } from "./artifacts-server.ts";
-import { FULL, inStubWorld } from "./fuzz-world.ts";
+import { FULL } from "./seed.ts";
 
 const PORT = 8081;
 const LINK_LOCAL = "169.254.169.254";

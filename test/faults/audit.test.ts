@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
-import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,12 +7,11 @@ import type { Audit, AuditItem, Repair } from "../../src/contract/audit.ts";
 import type { Machine } from "../../src/contract/machine.ts";
 import { run } from "../../src/system/run.ts";
 import { placeIn } from "../support/playground.ts";
-import { stubPair } from "../support/stub-vmm/build.ts";
-import { machineOf, makeTinyArtifact, untilFailed, vmmOf } from "../support/tiny-machine.ts";
-import { World } from "../support/world.ts";
+import { inStubWorld } from "../support/stub-world.ts";
+import { machineOf, untilFailed, vmmOf } from "../support/tiny-machine.ts";
+import type { World } from "../support/world.ts";
 
-/** The patrol mends, too: here it must not before the audit was asked. */
-const NEVER = { FIRECRACKER_HOST_RECONCILE_INTERVAL: "1h" };
+/** The patrol mends, too; where it is not what is tried it stands still. */
 const AT_ONCE = { FIRECRACKER_HOST_RECONCILE_INTERVAL: "200ms" };
 
 /** What somebody does to the host, and what the audit says of it. */
@@ -132,7 +130,7 @@ const MEDDLINGS: readonly Meddling[] = [
 ];
 
 test("an administrator meddles with the host; the audit names it, and the repair mends it under machines that run", async (t) => {
-  await inStubWorld(NEVER, async (world, body) => {
+  await inStubWorld(async (world, { body }) => {
     const [one, two] = [await world.create("one", body), await world.create("two", body)];
     assert.deepEqual(await wrong(world), [], "nothing is wrong before anything was done");
     for (const { what, deed, named } of MEDDLINGS) {
@@ -184,33 +182,36 @@ test("an administrator meddles with the host; the audit names it, and the repair
 });
 
 test("the patrol mends by itself, the socket's file too, and says so once", async (t) => {
-  await inStubWorld(AT_ONCE, async (world, body) => {
-    const one = await world.create("one", body);
-    await t.test("the socket's file is removed", async () => {
-      rmSync(world.socket);
-      await until(() => existsSync(world.socket), "there is a socket again");
-      assert.equal((await world.get("/health")).status, 200);
-      assert.match((await run(["stat", "-c", "%a", world.socket])).stdout, /660/);
-    });
-    await t.test("tables, names and leaks", async () => {
-      await world.playground.host.run(["nft", "flush", "ruleset"]);
-      await world.playground.host.run(["ip", "netns", "del", vmmOf(one).netns]);
-      mkdirSync(join(world.rootDir, "machines/nobody"));
-      await until(async () => (await audit(world)).clean, "everything is as it should be");
-      await assertRunOn(world, [one]);
-    });
-    await t.test("what cannot be mended is logged once", async () => {
-      mkdirSync(join(world.rootDir, "machines/one (copy)"));
-      await sleep(1500);
-      const lines = world.log.split("\n").filter((line) => line.includes("one (copy)"));
-      assert.equal(lines.length, 1, lines.join("\n"));
-      rmSync(join(world.rootDir, "machines/one (copy)"), { recursive: true });
-    });
-  });
+  await inStubWorld(
+    async (world, { body }) => {
+      const one = await world.create("one", body);
+      await t.test("the socket's file is removed", async () => {
+        rmSync(world.socket);
+        await until(() => existsSync(world.socket), "there is a socket again");
+        assert.equal((await world.get("/health")).status, 200);
+        assert.match((await run(["stat", "-c", "%a", world.socket])).stdout, /660/);
+      });
+      await t.test("tables, names and leaks", async () => {
+        await world.playground.host.run(["nft", "flush", "ruleset"]);
+        await world.playground.host.run(["ip", "netns", "del", vmmOf(one).netns]);
+        mkdirSync(join(world.rootDir, "machines/nobody"));
+        await until(async () => (await audit(world)).clean, "everything is as it should be");
+        await assertRunOn(world, [one]);
+      });
+      await t.test("what cannot be mended is logged once", async () => {
+        mkdirSync(join(world.rootDir, "machines/one (copy)"));
+        await sleep(1500);
+        const lines = world.log.split("\n").filter((line) => line.includes("one (copy)"));
+        assert.equal(lines.length, 1, lines.join("\n"));
+        rmSync(join(world.rootDir, "machines/one (copy)"), { recursive: true });
+      });
+    },
+    { env: AT_ONCE },
+  );
 });
 
 test("a daemon that starts again mends what was done while it was away, and takes the machines over", async () => {
-  await inStubWorld(NEVER, async (world, body) => {
+  await inStubWorld(async (world, { body }) => {
     const one = await world.create("one", body);
     await world.endDaemon("SIGKILL");
     await world.playground.host.run(["ip", "netns", "del", vmmOf(one).netns]);
@@ -226,35 +227,6 @@ test("a daemon that starts again mends what was done while it was away, and take
     await assertRunOn(world, [one]);
   });
 });
-
-/** A world whose VMMs are stubs: no guest boots, so that machines are there at once. */
-async function inStubWorld(
-  env: Readonly<Record<string, string>>,
-  work: (world: World, body: Record<string, unknown>) => Promise<void>,
-): Promise<void> {
-  using artifact = await makeTinyArtifact();
-  await using undo = new AsyncDisposableStack();
-  const folder = mkdtempSync("/var/tmp/ch-audit-");
-  undo.defer(() => rmSync(folder, { recursive: true, force: true }));
-  const stubs = await stubPair(folder);
-  const world = undo.use(
-    await World.make({
-      env: {
-        ...artifact.env,
-        ...env,
-        FIRECRACKER_BINARY_PATH: stubs.firecrackerPath,
-        JAILER_BINARY_PATH: stubs.jailerPath,
-      },
-    }),
-  );
-  try {
-    await work(world, artifact.body);
-    await world.assertLeavesNothing();
-  } catch (error) {
-    world.fail();
-    throw error;
-  }
-}
 
 async function audit(world: World): Promise<Audit> {
   const { status, body } = await world.get("/audit");

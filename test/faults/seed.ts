@@ -7,10 +7,13 @@ export interface Random {
   draw<Item>(items: readonly Item[], count: number): Item[];
 }
 
-/** How many of each kind are tried: FAULTS says `full` for all of them, or a number; otherwise few. */
+/** The long form of these tests: `make test-faults`. */
+export const FULL = process.env["FAULTS"] === "full";
+
+/** How many of each kind are tried: all of them in the long form, or the number that FAULTS says; otherwise few. */
 export function drawnOfEach(few: number): number {
   const asked = process.env["FAULTS"];
-  if (asked === "full") return Number.POSITIVE_INFINITY;
+  if (FULL) return Number.POSITIVE_INFINITY;
   return asked === undefined || !/^\d+$/.test(asked) ? few : Number(asked);
 }
 

@@ -1,17 +1,14 @@
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { stubPair } from "../support/stub-vmm/build.ts";
-import { makeTinyArtifact, type TinyArtifact } from "../support/tiny-machine.ts";
-import { World } from "../support/world.ts";
-
-/** The long form of these tests: `make test-faults`. */
-export const FULL = process.env["FAULTS"] === "full";
+import { stubPair } from "./stub-vmm/build.ts";
+import { makeTinyArtifact, type TinyArtifact } from "./tiny-machine.ts";
+import { World } from "./world.ts";
 
 /**
  * Runs `work` on a daemon whose VMMs are stubs, so that machines are there at once, and ends it with the oracle.
- * `body` is what a create needs beside its id. The patrol stands still, so that the state changes by requests alone.
- * `vmm` makes another VMM than the stub in a folder of the test and returns its path.
+ * What a create needs beside its id is the artifact's `body`. The patrol stands still unless `env` says otherwise, so that
+ * the state changes by requests alone. `vmm` makes another VMM than the stub in a folder of the test and returns its path.
  */
 export async function inStubWorld(
   work: (world: World, artifact: TinyArtifact) => Promise<void>,
