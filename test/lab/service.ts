@@ -14,6 +14,8 @@ const SETTINGS = {
   OPENSSL_ia32cap: "0",
   FIRECRACKER_HOST_READY_TIMEOUT: "240s",
   FIRECRACKER_HOST_POOL_SIZE: "2",
+  // Each look at the host takes such a processor seconds.
+  FIRECRACKER_HOST_RECONCILE_INTERVAL: "60s",
 } as const;
 
 interface Answer {
