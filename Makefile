@@ -59,7 +59,7 @@ record-real-run: images ## The same on a real pair, noted in test/conformance/re
 test-e2e: images ## The daemon with real guests in a network of its own (root)
 	@$(NODE) scripts/run-tests.ts e2e isolation
 
-test-faults: setup build ## Kills the daemon at every boundary of every operation (root)
+test-faults: setup build ## Kills and errors of the disk at every side effect, fuzzing, races: hours (root)
 	@FAULTS=full $(NODE) scripts/run-tests.ts faults
 
 test-undos: setup build ## Switches off each undo of every operation: a suite must turn red (root)
